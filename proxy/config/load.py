@@ -1,0 +1,178 @@
+"""From a file, the environment and flags to a Config, or to every fault there is."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from proxy.config import schema
+from proxy.config.faults import translate, with_systems_guessed
+from proxy.config.model import Clients, Config, Limits, Listen
+from proxy.config.overlay import DEFAULT, Overlay, origin_of
+from proxy.config.rules import check_tree
+from proxy.config.safety import open_door, same_port, sizes
+from proxy.config.secrets import SecretValue
+from proxy.config.types import Address, ListenAddress, OverlayText, anchor
+from proxy.config.yamlfile import read_yaml
+from proxy.errors import ConfigError, Fault, SecretError
+
+SEARCH = (Path("/etc/opentv-proxy/proxy.yaml"), Path("config/proxy.yaml"))
+"""Where the file is looked for when neither ``-c`` nor ``$OPENTV_PROXY_CONFIG`` names it."""
+FILE_VARIABLE = "OPENTV_PROXY_CONFIG"
+PREFIX = "OPENTV_PROXY__"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A valid configuration; the file it came from, if any; and the origin of each place not left at its default.
+
+    origins: dotted path to ``file``, ``env NAME`` or ``flag --name``.
+    """
+
+    config: Config
+    path: Path | None
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_config(
+    path: Path | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+    *,
+    read_secrets: bool = True,
+    search: Sequence[Path] = SEARCH,
+) -> Loaded:
+    """Flags over environment over file over defaults. Raises ConfigError with every fault found.
+
+    path: the file of ``-c``; None looks for one. flags: dotted path to value; None stands for a flag not given.
+    read_secrets: also make sure that every file the configuration names can be read.
+    """
+    file = find_file(path, environ, search)
+    if file is None and not any(name.startswith(PREFIX) for name in environ) and "routes" not in flags:
+        places = ", ".join(str(place) for place in search)
+        words = f"no configuration: no file at {places}, no -c, no ${FILE_VARIABLE} and no {PREFIX}… variable"
+        raise ConfigError([Fault("", words)])
+    tree, faults = read_yaml(file) if file else ({}, [])
+    overlay = Overlay(tree)
+    if any(name.startswith(PREFIX) for name in environ):
+        from proxy.config.environment import EnvironmentSource  # its library is slow to import, see there
+
+        EnvironmentSource(overlay, environ)()
+    for name, value in flags.items():
+        if value is not None:
+            written = OverlayText(value) if isinstance(value, str) else value
+            option = name.rpartition(".")[2].replace("_", "-")
+            overlay.assign(name.split("."), written, f"flag --{'no-' if value is False else ''}{option}")
+    base = file.absolute().parent if file else None
+    config, more = build(overlay.tree, base, read_secrets=read_secrets)
+    faults = [_with_origin(fault, overlay.origins) for fault in (*faults, *overlay.faults, *more)]
+    if config is None or faults:
+        raise ConfigError(_in_order(faults))
+    return Loaded(config, file, overlay.origins)
+
+
+def parse_config(tree: Mapping[str, Any], base: Path | None = None, *, read_secrets: bool = False) -> Config:
+    """A Config from a tree as a file would hold it, all rules applied. Raises ConfigError with every fault found."""
+    config, faults = build(dict(tree), base, read_secrets=read_secrets)
+    if config is None or faults:
+        raise ConfigError(_in_order(faults))
+    return config
+
+
+def find_file(path: Path | None, environ: Mapping[str, str], search: Sequence[Path] = SEARCH) -> Path | None:
+    """The file to read: the one named by ``-c`` or the variable, whether it exists or not; else the first there is."""
+    named = path or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None)
+    return named or next((place for place in search if place.is_file()), None)
+
+
+def build(tree: dict[str, Any], base: Path | None, *, read_secrets: bool) -> tuple[Config | None, list[Fault]]:
+    """Validate a written tree. The Config is None when its shape is wrong; faults may come with or without one."""
+    context = {"base": base}
+    config, faults = None, []
+    try:
+        config = Config.model_validate(tree, context=context)
+    except ValidationError as exc:
+        faults += translate(exc, tree)
+        if (guess := with_systems_guessed(tree)) is not None:  # what is wrong below a misspelt system shows as well
+            try:
+                Config.model_validate(guess, context=context)
+            except ValidationError as more:
+                faults += translate(more, guess)
+    faults += check_tree(tree)
+    # Sections by themselves, so that these rules speak even while another section is wrong.
+    listen = _part(TypeAdapter(Listen), tree.get("listen") or {}, context)
+    clients = _part(TypeAdapter(Clients), tree.get("clients") or {}, context)
+    limits = _part(TypeAdapter(Limits), tree.get("limits") or {}, context)
+    admin = _part(TypeAdapter[Address](ListenAddress), tree.get("admin") or "127.0.0.1:9090", context)
+    if listen and clients:
+        faults += open_door(listen, clients)
+    if listen and admin:
+        faults += same_port(listen, admin)
+    if limits:
+        faults += sizes(limits)
+    if read_secrets:
+        faults += _unreadable(tree, base)
+    return config, list(dict.fromkeys(faults))
+
+
+def _part(adapter: TypeAdapter[_T], value: object, context: dict[str, Any]) -> _T | None:
+    try:
+        return adapter.validate_python(value, context=context)
+    except ValidationError:
+        return None
+
+
+def _unreadable(tree: dict[str, Any], base: Path | None) -> Iterator[Fault]:
+    """Files that the configuration names and that cannot be used now."""
+    for place in schema.places(tree):
+        key = str(place.path[-1]) if place.path else ""
+        # The token of system token_file may come later, and a store makes its own file.
+        if "path" not in place.kinds or not key.endswith("_file") or place.value is None:
+            continue
+        try:
+            path = anchor(place.value, base)
+        except ValueError:
+            continue
+        if words := _unusable(path, key, in_tls=place.path[-2] == "tls"):
+            yield Fault(schema.dotted(place.path), words)
+
+
+def _unusable(path: Path, key: str, *, in_tls: bool) -> str:
+    try:
+        if in_tls:
+            with path.open("rb") as file:
+                return "" if file.read(1) else f"the file {path} is empty"
+        secret = SecretValue(path=path)
+        _ = secret.lines() if key in ("keys_file", "key_file") else secret.read()
+    except SecretError as exc:
+        return str(exc)
+    except FileNotFoundError:
+        return f"the file {path} does not exist"
+    except OSError as exc:
+        return f"the file {path} cannot be read: {exc.strerror}"
+    return ""
+
+
+def _with_origin(fault: Fault, origins: Mapping[str, str]) -> Fault:
+    """Say which variable or flag set the place, for those who look in the file and find nothing."""
+    origin = origin_of(fault.path, origins)
+    return (
+        fault
+        if origin in ("file", DEFAULT)
+        else Fault(fault.path, f"{fault.message} (set by {origin.partition(' ')[2]})")
+    )
+
+
+def _in_order(faults: list[Fault]) -> list[Fault]:
+    """In the order of the sections, each fault once."""
+    order = list(Config.model_fields)
+
+    def rank(fault: Fault) -> int:
+        head = fault.path.partition(".")[0]
+        return order.index(head) if head in order else -1
+
+    return sorted(dict.fromkeys(faults), key=rank)

@@ -1,0 +1,148 @@
+"""What must hold between keys.
+
+Pure. Reads the written tree and not the models, so that one wrong value hides no other fault.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from proxy.config import schema
+from proxy.config.faults import nearest
+from proxy.errors import Fault
+
+_Section = dict[str, Any]
+_GRANT_KEYS = {
+    "password": {"username", "password"},
+    "client_credentials": set[str](),
+    "refresh_token": {"refresh_token"},
+}
+_AUTH_KEYS = {
+    "none": set[str](),
+    "post": {"client_secret"},
+    "basic": {"client_secret"},
+    "private_key_jwt": {"private_key", "audience"},
+    "tls": set[str](),
+}
+_OPTIONAL = {"audience"}
+
+
+def section(value: object) -> _Section:
+    """A mapping without the keys that are null; empty when it is none (another fault says so)."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else {}
+
+
+def sections(value: object) -> list[tuple[schema.Key, _Section]]:
+    items: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    return [(key, section(item)) for key, item in items if isinstance(item, dict)]
+
+
+def check_tree(tree: _Section) -> list[Fault]:
+    """Every rule between keys that a written tree breaks."""
+    rules: tuple[Callable[[_Section], Iterator[Fault]], ...] = (_shapes, _identities, _routes, _headers, _stores)
+    return [fault for rule in rules for fault in rule(tree)]
+
+
+def _shapes(tree: _Section) -> Iterator[Fault]:
+    """What the schema says of a section as a whole: twins, keys that need each other."""
+    for place in schema.places(tree):
+        if not isinstance(place.value, dict):
+            continue
+        given, where = section(place.value), schema.dotted
+        for node in [node for node in place.nodes if "properties" in node][:1]:
+            for name in schema.twins(node):
+                if name in given and f"{name}_file" in given:
+                    yield Fault(where((*place.path, name)), f"give either {name} or {name}_file, not both")
+                if name == node.get("x-needs") and not _has(given, name):
+                    yield Fault(where((*place.path, f"{name}_file")), f"is required, or {name} in its place")
+            for name, needed in node.get("dependentRequired", {}).items():
+                for other in needed:
+                    if name in given and other not in given:
+                        yield Fault(where((*place.path, other)), f"is required, as {name} is given")
+
+
+def _has(given: _Section, name: str) -> bool:
+    return name in given or f"{name}_file" in given
+
+
+def _identities(tree: _Section) -> Iterator[Fault]:
+    for name, identity in sections(tree.get("identities")):
+        path = f"identities.{name}"
+        if identity.get("system") in ("keycloak", "oauth2"):
+            yield from _credentials(path, identity)
+
+
+def _credentials(path: str, identity: _Section) -> Iterator[Fault]:
+    """Each grant and each client authentication needs its own keys, and a key nothing uses is a mistake."""
+    for choice, default, table in (("grant", "password", _GRANT_KEYS), ("client_auth", "none", _AUTH_KEYS)):
+        chosen = identity.get(choice, default)
+        if not isinstance(chosen, str) or chosen not in table:
+            continue
+        for key in sorted(table[chosen] - _OPTIONAL):
+            if not _has(identity, key):
+                either = f", or {key}_file in its place" if key != "username" else ""
+                yield Fault(f"{path}.{key}", f"is required with {choice} {chosen}{either}")
+        for key in sorted(set().union(*table.values()) - table[chosen]):
+            if _has(identity, key):
+                given = key if key in identity else f"{key}_file"
+                users = " or ".join(name for name in table if key in table[name])
+                yield Fault(f"{path}.{given}", f"is not used with {choice} {chosen}; {choice} {users} would use it")
+    for name in section(identity.get("headers")):
+        if name.lower() == "content-type" or (
+            name.lower() == "authorization" and identity.get("client_auth") == "basic"
+        ):
+            yield Fault(f"{path}.headers.{name}", "the token request writes this field itself")
+    if identity.get("client_auth") == "tls" and "cert_file" not in section(identity.get("tls")):
+        yield Fault(f"{path}.tls.cert_file", "is required with client_auth tls")
+
+
+def _routes(tree: _Section) -> Iterator[Fault]:
+    identities = section(tree.get("identities"))
+    seen: dict[str, schema.Key] = {}
+    for index, route in sections(tree.get("routes")):
+        path, prefix, name = f"routes.{index}", route.get("path"), route.get("identity")
+        if isinstance(prefix, str):
+            plain = prefix.rstrip("/")
+            if plain in seen:
+                yield Fault(f"{path}.path", f"is the same prefix as that of routes.{seen[plain]}")
+            seen.setdefault(plain, index)
+        if isinstance(name, str) and name not in identities:
+            known = list(identities)
+            yield Fault(f"{path}.identity", f"no identity has this name{nearest(name, known) or _listed(known)}")
+        elif isinstance(name, str):
+            yield from _injected(path, route, section(identities[name]))
+
+
+def _listed(known: list[str]) -> str:
+    return f"; there are: {', '.join(known)}" if known else "; none is configured"
+
+
+def _injected(path: str, route: _Section, identity: _Section) -> Iterator[Fault]:
+    default = "nv-authorizations" if identity.get("system") == "ssp" else "Authorization"
+    header = str(section(identity.get("inject")).get("header", default))
+    headers = section(route.get("headers"))
+    for group in ("set", "remove"):
+        names = headers.get(group)
+        for name in names if isinstance(names, dict | list) else ():
+            # `_` reads as `-` behind some servers (CGI), hence the same field.
+            if str(name).lower().replace("_", "-") == header.lower().replace("_", "-"):
+                where = f"{path}.headers.set.{name}" if group == "set" else f"{path}.headers.remove"
+                yield Fault(where, f"the identity's token goes into {header}: it cannot be configured here")
+
+
+def _stores(tree: _Section) -> Iterator[Fault]:
+    store = section(tree.get("store"))
+    if len(store.keys() & {"file", "redis"}) > 1:
+        yield Fault("store", "give either file or redis, not both")
+
+
+def _headers(tree: _Section) -> Iterator[Fault]:
+    for index, route in sections(tree.get("routes")):
+        names = [str(name).lower() for name in section(section(route.get("headers")).get("set"))]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield Fault(
+                f"routes.{index}.headers.set.{name}", "is set twice; the case of a field's name does not matter"
+            )

@@ -1,0 +1,1 @@
+"""Moves requests; knows no grant. Of ``proxy.tokens`` it uses ``proxy.tokens.source`` only."""

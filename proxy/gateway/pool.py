@@ -1,0 +1,178 @@
+"""The connections of one route: which are idle, how many there may be, who waits for one.
+
+Nothing else moves a connection in or out of the pool. All state belongs to the event loop's thread.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from math import inf
+from typing import Final
+
+from proxy import tls
+from proxy.gateway.upstream import UpstreamConnection, UpstreamError
+from proxy.metrics import RouteMetrics
+
+_IDLE_SECONDS: Final = 60.0
+_PROXY_ERRORS: Final = {
+    "connect": "connection_refused",
+    "tls": "tls_protocol_error",
+    "timeout": "connection_timeout",
+    "reset": "connection_terminated",
+}
+
+
+class UpstreamPool:
+    """The connections of one route. At most ``limit`` at once; further requests queue for at most ``timeout`` s."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        key: object,
+        context: ssl.SSLContext | None,
+        server_name: str | None,
+        limit: int,
+        timeout: float,
+        metrics: RouteMetrics,
+    ) -> None:
+        self.key = key  # what it was made from: a reload that changes nothing of it keeps the pool
+        self.host = host
+        self.port = port
+        self._context = context
+        self._server_name = server_name
+        self._limit = limit
+        self._timeout = timeout
+        self._metrics = metrics
+        self._idle: deque[UpstreamConnection] = deque()  # most recently used last; guarded by the event loop
+        self._connections: set[UpstreamConnection] = set()
+        self._opening = 0
+        self._queue: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        self._closed = False
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            self._metrics.idle -= 1
+            self._metrics.active += 1
+            # However young it is: some upstreams close right behind an answer without saying so, and then a third of
+            # the requests that follow at once would be lost; and what one says unasked must not become an answer.
+            if connection.is_open and not connection.is_stale():
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A connection: a new one, or the first that becomes free. Raises UpstreamError."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                while len(self._connections) + self._opening >= self._limit:
+                    connection = await self._queued()
+                    if connection is not None and connection.is_open:
+                        return connection
+                return await self._open()
+        except TimeoutError as exc:
+            full = len(self._connections) >= self._limit
+            words = (
+                f"all {self._limit} connections to the upstream stayed busy for {self._timeout:g} s"
+                if full
+                else f"the upstream {self.host}:{self.port} did not accept a connection within {self._timeout:g} s"
+            )
+            error = "connection_limit_reached" if full else "connection_timeout"
+            raise UpstreamError("timeout", error, words) from exc
+
+    async def _queued(self) -> UpstreamConnection | None:
+        future: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
+        self._queue.append(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():  # its turn came in the very moment the request gave up
+                connection = future.result()
+                self._make_room() if connection is None else self.release(connection)
+            raise
+        finally:
+            if future in self._queue:
+                self._queue.remove(future)
+
+    async def _open(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        connection: UpstreamConnection | None = None
+        self._opening += 1
+        try:
+            name = (self._server_name or self.host) if self._context is not None else None
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(self), self.host, self.port, ssl=self._context, server_hostname=name
+            )
+        except (OSError, ssl.SSLError) as exc:
+            reason = tls.reason(exc)
+            words = f"no connection to the upstream {self.host}:{self.port}: {tls.explain(exc)}"
+            raise UpstreamError(reason, _PROXY_ERRORS.get(reason, "destination_unavailable"), words) from exc
+        finally:
+            self._opening -= 1
+            if connection is None:
+                self._make_room()
+        self._connections.add(connection)
+        self._metrics.active += 1
+        if not connection.is_open:  # the upstream hung up, or spoke unasked, right behind the TLS handshake
+            connection.close()
+            words = f"the upstream {self.host}:{self.port} took the connection and broke it off"
+            raise UpstreamError("reset", "connection_terminated", words)
+        return connection
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """An exchange is over and its connection clean."""
+        if self._closed or connection.transport is None:
+            connection.close()
+            return
+        while self._queue:
+            future = self._queue.popleft()
+            if not future.done():
+                future.set_result(connection)
+                return
+        self._metrics.active -= 1
+        self._metrics.idle += 1
+        connection.idle_until = inf  # the sweep sets it: no clock is read for a request
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is gone: correct the counts, and let a waiting request open one in its place."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+            self._metrics.idle -= 1
+        else:
+            self._metrics.active -= 1
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """One connection fewer: the first that waits may open one."""
+        while self._queue:
+            future = self._queue.popleft()
+            if not future.done():
+                future.set_result(None)
+                break
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for long."""
+        for connection in list(self._idle):
+            if connection.idle_until == inf:
+                connection.idle_until = now + _IDLE_SECONDS
+            elif connection.idle_until <= now:
+                connection.close()
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """The TLS files changed: connections are made with them from here on, and no idle one outlives them."""
+        self._context = context
+        for connection in list(self._idle):
+            connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections now and the others once their exchange is over."""
+        self._closed = True
+        for connection in list(self._idle):
+            connection.close()

@@ -1,0 +1,271 @@
+"""The proxied port: what all connections share, how a request is admitted and routed, and what is counted of it.
+
+``apply`` puts a new configuration in place between two requests; requests under way finish with the one they began
+with. Everything belongs to the event loop's thread.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from proxy.accesslog import AccessLog
+from proxy.config import Limits
+from proxy.errors import ProblemKind
+from proxy.gateway.clients import Clients
+from proxy.gateway.forward import Exchange
+from proxy.gateway.headers import FORWARDED_NAMES, forwarded_lines, upgrade_lines, values_of
+from proxy.gateway.http1 import RequestHead
+from proxy.gateway.problems import Problem, body_too_large, render
+from proxy.gateway.route import Route
+from proxy.gateway.routes import RouteTable
+from proxy.gateway.seams import ClientSide
+from proxy.metrics import NO_ROUTE, Metrics
+
+SWEEP_SECONDS: Final = 0.25
+_LAST_STEPS: Final = 20
+# TRACE discloses what the gateway added, CONNECT would make an open relay of it (RFC 9110 9.3.6, 9.3.8).
+_REFUSED: Final = frozenset((b"TRACE", b"TRACK", b"CONNECT"))
+_REFUSALS: Final[dict[str, tuple[ProblemKind, int, str]]] = {
+    "none": ("route", 404, "destination_not_found"),
+    "forbidden": ("allow", 403, "http_request_denied"),
+    "ambiguous": ("request", 400, "http_request_error"),
+}
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+_LABELS_MAX: Final = 256
+_ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+
+
+class Gateway:
+    """``clock``: monotonic seconds. ``now``: the same, coarse, as of the last sweep; deadlines need no better."""
+
+    def __init__(self, *, metrics: Metrics, access_log: AccessLog, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.now = clock()
+        self.metrics = metrics
+        self.draining = False
+        self.limits = Limits()
+        self.access_log = access_log
+        self._table: RouteTable[Route] = RouteTable([])
+        self._clients: Clients | None = None
+        self.routes: list[Route] = []
+        self._connections: set[ClientSide] = set()
+        self._per_address: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._random = random.Random()  # noqa: S311 - correlation ids must be distinct, not secret
+        self._no_route = metrics.route(NO_ROUTE)
+        self._labels: dict[bytes, str] = {}
+
+    # -- configuration ------------------------------------------------------------------------------------------
+
+    def apply(self, clients: Clients, limits: Limits, routes: list[Route]) -> None:
+        """From the next request on this is what holds. Connections are judged anew, pools no route uses are closed."""
+        kept = {route.pool for route in routes}
+        for route in self.routes:
+            if route.pool not in kept:
+                route.pool.close()
+        self._clients = clients
+        self.limits = limits
+        self.routes = routes
+        self._table = RouteTable(routes)
+        for connection in self._connections:
+            connection.verdict = clients.connection_verdict(connection.peer)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that is held until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- connections --------------------------------------------------------------------------------------------
+
+    def connected(self, connection: ClientSide) -> str | None:
+        """Take a connection in; words when it is one too many."""
+        peer = connection.peer
+        here = self._per_address.get(peer, 0)
+        self._connections.add(connection)
+        self._per_address[peer] = here + 1
+        if self._clients is not None:
+            connection.verdict = self._clients.connection_verdict(peer)
+        if here >= self.limits.connections_per_address:
+            return f"This address has {here} connections already, as many as one may have."
+        if len(self._connections) > self.limits.connections:
+            return f"The gateway has {self.limits.connections} connections already, as many as it may have."
+        return None
+
+    def disconnected(self, connection: ClientSide) -> None:
+        """Forget a connection."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        left = self._per_address.get(connection.peer, 1) - 1
+        if left:
+            self._per_address[connection.peer] = left
+        else:
+            self._per_address.pop(connection.peer, None)
+
+    def sweep(self) -> None:
+        """One look at every deadline, instead of a timer a request."""
+        now = self.now = self.clock()
+        due = [each for each in self._connections if each.deadline <= now or each.gone_at <= now]
+        for connection in due:
+            connection.expired(now)
+        for connection in [each for each in self._connections if each.reading_paused]:
+            connection.check_alive()
+        for route in self.routes:
+            route.pool.sweep(now)
+
+    async def sweep_for_ever(self) -> None:
+        """The sweep, and by its own lateness the measure of the event loop's lag."""
+        while True:
+            due = self.clock() + SWEEP_SECONDS
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.metrics.event_loop_lag.observe(max(0.0, self.clock() - due))
+            self.sweep()
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def open(self, connection: ClientSide, head: RequestHead) -> Exchange | Problem:
+        """Admit and choose. The Problem is the answer when the request goes no further."""
+        if head.method.upper() in _REFUSED:  # methods are case-sensitive (RFC 9110 9.1), but not to every server
+            words = "The gateway passes no TRACE, TRACK or CONNECT."
+            return Problem("request", 405, "http_request_denied", words, lines=(_ALLOWED,))
+        consumed, trusted, client = _NOTHING, False, connection.peer
+        if connection.verdict != "admitted" and self._clients is not None:
+            verdict = self._clients.judge(
+                connection.peer, connection.has_certificate, lambda name: values_of(head.fields, name)
+            )
+            if verdict.reason is not None:
+                self.metrics.client_denied[verdict.reason] += 1
+                return self._denied(verdict.reason)
+            consumed, trusted, client = verdict.consumed, verdict.trusted, verdict.client
+        selection = self._table.select(head.method, head.path if head.path != b"*" else b"/")
+        route = selection.route
+        if selection.refusal is not None or route is None:
+            if selection.refusal == "forbidden":
+                self.metrics.client_denied["allow"] += 1
+            kind, status, error = _REFUSALS[selection.refusal or "none"]
+            return Problem(kind, status, error, selection.words)
+        if head.length is not None and head.length > route.max_body:
+            return body_too_large(route.max_body)
+        self.metrics.requests_in_flight += 1
+        correlation_id = head.correlation_id
+        if not correlation_id or b"x-correlation-id" in head.options:
+            correlation_id = b"%032x" % self._random.getrandbits(128)
+        sent = self._request_head(connection, head, route, correlation_id, consumed, trusted=trusted)
+        return Exchange(self, connection, head, route, correlation_id, client, sent)
+
+    def _request_head(
+        self,
+        connection: ClientSide,
+        head: RequestHead,
+        route: Route,
+        correlation_id: bytes,
+        also_drop: frozenset[bytes],
+        *,
+        trusted: bool,
+    ) -> bytes:
+        extra = b""
+        if route.forwarded:
+            also_drop |= FORWARDED_NAMES
+            extra = forwarded_lines(head.fields, connection.peer, connection.scheme, head.host, trusted=trusted)
+        if head.upgrade:
+            # Only WebSocket makes a tunnel: h2c would carry requests past every rule here, and RFC 9113 3.1 dropped it.
+            if head.upgrade.lower() == b"websocket" and head.method == b"GET" and not head.chunked and not head.length:
+                extra += upgrade_lines(head.upgrade)
+            else:
+                head.upgrade = b""
+        host = head.host if route.host is None else route.host
+        return route.rules.build(head, route.target(head.target), host, correlation_id, extra, also_drop)
+
+    def _denied(self, reason: str) -> Problem:
+        if reason == "address" or self._clients is None:
+            words = "Requests from this address are not accepted (clients.allow_from)."
+            return Problem("client", 403, "http_request_denied", words)
+        words = "A valid credential for the gateway is needed."
+        return Problem("client", 401, "http_request_denied", words, lines=tuple(self._clients.challenge()))
+
+    def refuse(self, connection: ClientSide, head: RequestHead | None, problem: Problem, *, keep_alive: bool) -> None:
+        """Write the answer to a request that never became an exchange, count and log it."""
+        correlation_id = head.correlation_id if head is not None else b""
+        correlation_id = correlation_id or b"%032x" % self._random.getrandbits(128)
+        head_only = head is not None and head.method == b"HEAD"
+        connection.write(render(problem, correlation_id, keep_alive=keep_alive, head_only=head_only))
+        method = self._label(head.method) if head is not None else "other"
+        seconds = self.clock() - connection.started
+        selected = self._table.find(head.path) if head is not None and problem.kind in ("allow", "limit") else None
+        metrics = self._no_route if selected is None else selected.metrics
+        metrics.count(method, problem.status)
+        metrics.duration.observe(seconds)
+        self.access_log.write(
+            route=None if selected is None else selected.label,
+            method=method,
+            path=head.path.decode("latin-1") if head is not None else "",
+            status=problem.status,
+            duration_s=seconds,
+            upstream_s=None,
+            token_wait_s=0.0,
+            correlation_id=correlation_id.decode("latin-1"),
+            replayed=False,
+            client=connection.peer,
+            bytes_in=0,
+            bytes_out=0,
+        )
+
+    def record(self, exchange: Exchange, status: int) -> None:
+        """Count and log an exchange that has ended."""
+        metrics = exchange.route.metrics
+        method = self._labels.get(exchange.method) or self._label(exchange.method)
+        seconds = self.clock() - exchange.started
+        self.metrics.requests_in_flight -= 1
+        metrics.count(method, status)
+        metrics.duration.observe(seconds)
+        if exchange.upstream_seconds is not None:
+            metrics.upstream_response.observe(exchange.upstream_seconds)
+        bytes_in = exchange.outgoing.body.size
+        bytes_out = exchange.answer.size if exchange.answer is not None else 0
+        metrics.request_bytes += bytes_in
+        metrics.response_bytes += bytes_out
+        if self.access_log.wants(status):
+            self.access_log.write(
+                route=exchange.route.label,
+                method=method,
+                path=exchange.head.path.decode("latin-1"),
+                status=status,
+                duration_s=seconds,
+                upstream_s=exchange.upstream_seconds,
+                token_wait_s=exchange.outgoing.token_wait,
+                correlation_id=exchange.correlation_id.decode("latin-1"),
+                replayed=exchange.replayed,
+                client=exchange.client,
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+            )
+
+    def _label(self, method: bytes) -> str:
+        label = self._labels.get(method)
+        if label is None:
+            label = method[:32].decode("ascii", "replace")
+            if len(self._labels) < _LABELS_MAX:
+                self._labels[method] = label
+        return label
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def drain(self, seconds: float) -> None:
+        """Answer what is under way, for at most so long; idle connections close at once. Then break off the rest."""
+        self.draining = True
+        until = self.clock() + seconds
+        while self._connections and self.clock() < until:
+            for connection in [each for each in self._connections if each.idle]:
+                connection.close()
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.abort()
+        for _ in range(_LAST_STEPS):  # what is broken off is still to be counted and logged
+            if self._connections:
+                await asyncio.sleep(0.01)
+        for route in self.routes:
+            route.pool.close()
+        self.access_log.close()

@@ -1,0 +1,1 @@
+"""Keeps tokens; knows no HTTP request of a CRM."""

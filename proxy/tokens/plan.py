@@ -1,0 +1,274 @@
+"""Pure: one token's life as a state machine. It decides; the keeper does.
+
+Events go in (``adopted``, ``failed``, ``rejection_begins``, …), each with one reading of the clocks; questions come
+out (``state``, ``due``, ``step``, ``refusal``, …). Nothing here waits, and the same events give the same answers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Literal
+
+from proxy.counters import Trigger
+from proxy.errors import TokenError
+from proxy.tokens.pace import FIRST_PROBE, QUICK_LOGIN, pause_after, rejection_pause, suspension
+from proxy.tokens.pair import Margins, Moment, TokenPair, due_at, rfc3339, session_due_at
+from proxy.tokens.systems.base import Step
+
+State = Literal["fresh", "stale", "expired", "suspended"]
+
+PRESENTATIONS: Final = 2
+"""How often a refresh token is presented while answers get lost (B7): once, and once more. A server that detects
+reuse ends the session at the second one at the latest, and then a login is due anyway."""
+
+
+CURES: Final = 20.0
+CURE_SECONDS: Final = 3.0
+"""So many renewals because of rejections at once, and one more each so many seconds, however well they cure: who can
+make the platform refuse and accept by turns must not drive the provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The next renewal nobody has to ask for: when (``Moment.mono``) and why."""
+
+    at: float
+    trigger: Trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request without a token must not wait for one. retry_after: seconds."""
+
+    words: str
+    retry_after: float
+
+
+class Life:
+    """One identity's token life. draw: random numbers in [0, 1). can_login: a session can be opened without a person.
+
+    The pair, and since when what goes wrong; all of it belongs to the event loop's thread and changes only in the
+    event methods below.
+    """
+
+    def __init__(self, margins: Margins, draw: Callable[[], float], *, can_login: bool) -> None:
+        self._margins = margins
+        self._draw = draw
+        self.can_login = can_login
+        self.pair: TokenPair | None = None
+        self.refresh_at = inf  # when the pair is renewed early, had nothing failed
+        self.failures = 0  # renewals that failed since the last success
+        self._strikes = 0  # of these, since a person acted
+        self._strikes_dead = 0  # of the strikes, those since the token died
+        self.last_error: TokenError | None = None
+        self.retry_at = -inf  # no renewal by itself before this
+        self.suspended_until = -inf  # no login before this, unless a person says so
+        self._dead_arrivals = 0  # pairs in a row that were dead on arrival
+        self._refused_logins = 0
+        self._refused_at = -inf  # when a login was last refused
+        self._anew = False  # another session is wanted than the pair's
+        self._presented = 0  # times the pair's refresh token was presented without an answer
+        self._refresh_refused = False
+        self._rejection_until = -inf  # no refresh because of a rejection before this
+        self._rejection_pause = 0.0
+        self._credit, self._credited_at = CURES, 0.0  # renewals because of rejections that may still be made
+        self._rejection_before = -inf, 0.0  # both, before the last renewal of this kind
+
+    # Questions
+
+    def alive(self, now: float) -> bool:
+        """Whether the access token may be sent."""
+        return self.pair is not None and now < self.pair.dead_at
+
+    def suspended(self, now: float) -> bool:
+        return now < self.suspended_until
+
+    @property
+    def known_down(self) -> bool:
+        """Whether the provider failed so lately and so often that nobody should wait for it."""
+        return self._strikes_dead > 0 or self._strikes > 1
+
+    def refreshable(self, now: float) -> bool:
+        """Whether the refresh token is worth presenting."""
+        if not self._session_lives(now):
+            return False
+        # Where no login is possible the old token stays the only chance, however often its answers were lost.
+        return self._presented < PRESENTATIONS or not self.can_login
+
+    def state(self, now: float) -> State:
+        doomed = self._refresh_refused and self.suspended(now)  # served on, but nothing renews it
+        if self.alive(now) and not doomed:
+            return "stale" if now >= self.refresh_at else "fresh"
+        return "suspended" if self.suspended(now) and not self.refreshable(now) else "expired"
+
+    def worth_a_logout(self, now: float) -> bool:
+        """Whether the pair's session may be open still, and its refresh token is good beyond doubt: one whose answer
+        was lost is presented once more at most (B7), and a logout would present it too."""
+        return self._session_lives(now) and self._presented == 0
+
+    def login_wait(self, now: float) -> float:
+        """Seconds before a login may be sent, whoever asks for it: Keycloak's quick login check (K7) locks a user
+        whose logins fail less than a second apart."""
+        return max(self._refused_at + QUICK_LOGIN - now, 0.0)
+
+    def step(self, now: float) -> Step:
+        """How to renew now: by refresh wherever possible, since every login opens a session (K8); by login when the
+        session is about to end whatever is refreshed (K1)."""
+        if self._anew or not self.refreshable(now):
+            return "login"
+        return "login" if self._session_ending(now) else "refresh"
+
+    def due(self, now: Moment) -> Due:
+        """The next renewal by itself. In the past when it is due."""
+        if self.pair is None:
+            return Due(max(self.retry_at, self.suspended_until), "startup")
+        barred = self.suspended_until if not self.refreshable(now.mono) else -inf
+        if not self.alive(now.mono):
+            # A request may ask for it sooner. By itself no life, however short, makes a loop.
+            floor = self.pair.obtained.mono + self._margins.min_interval
+            return Due(max(self.pair.dead_at, floor, self.retry_at, barred), "expired")
+        planned, trigger = self._planned(self.pair, now.mono)
+        if now.wall >= self.pair.wall(self.pair.expires):
+            # The wall clock says dead, ours says alive: somebody set the clock, or the whole machine was frozen from
+            # outside. One refresh settles it; the next pair starts from the new reading.
+            planned = min(planned, now.mono)
+        return Due(max(planned, self.retry_at, barred), trigger)
+
+    def refusal(self, now: Moment) -> Refusal | None:
+        """Why a request that finds no usable token is answered at once; None when it should wait for a renewal."""
+        if self.suspended(now.mono) and not self.refreshable(now.mono):
+            until = rfc3339(self.suspended_until - now.mono + now.wall)
+            return Refusal(self._words(f"login suspended until {until}"), self.suspended_until - now.mono)
+        if not self.known_down and (self._strikes == 0 or now.mono >= self.retry_at):
+            return None
+        return Refusal(self._words("no token can be had now"), max(self.retry_at - now.mono, FIRST_PROBE))
+
+    def may_cure(self, now: Moment) -> bool:
+        """Whether a rejection of the current token is worth a renewal now (B4)."""
+        if self._credit_at(now.mono) < 1.0:
+            return False
+        return now.mono >= max(self._rejection_until, self.retry_at) and self.refusal(now) is None
+
+    def _credit_at(self, now: float) -> float:
+        return min(CURES, self._credit + (now - self._credited_at) / CURE_SECONDS)
+
+    def carries_on(self, step: Step, error: TokenError, now: float, *, patient: bool) -> bool:
+        """Whether the same renewal goes on with another exchange after this one failed. patient: somebody waits for
+        it, and not for long yet."""
+        if step == "login":
+            return False
+        if error.result == "invalid_grant":
+            return not self.suspended(now)
+        more = self._presented < PRESENTATIONS or (self.can_login and not self.suspended(now))
+        return error.lost and patient and more
+
+    # Events
+
+    def begin_anew(self) -> None:
+        """A person put another seed in place: it opens the next session, however good the one at hand is."""
+        self._anew = True
+
+    def adopted(self, pair: TokenPair, now: float) -> None:
+        """A new pair came. One that is dead on arrival still brings the next refresh token, and cures nothing."""
+        persists = pair.killed and self.pair is not None and self.pair.killed
+        by_login = self.pair is None or pair.session_began != self.pair.session_began
+        self.pair = pair
+        self.refresh_at = due_at(pair, self._margins, self._draw)
+        if pair.killed and not persists:
+            self.refresh_at = pair.obtained.mono
+        self._presented = 0
+        self._refresh_refused = self._anew = False
+        if not self.alive(now):
+            return
+        self.failures = self._strikes = self._strikes_dead = self._dead_arrivals = 0
+        self.last_error = None
+        self.retry_at = -inf
+        if by_login:  # a refresh says nothing of the password
+            self._refused_logins = 0
+            self.suspended_until = -inf
+
+    def refresh_failed(self, error: TokenError) -> None:
+        """One presentation of the refresh token failed; the renewal may still succeed by login."""
+        if error.result == "invalid_grant":
+            self._refresh_refused = True
+        elif error.lost:
+            self._presented += 1
+
+    def arrived_dead(self, error: TokenError, now: float) -> None:
+        """The provider gave a pair whose access token cannot be used any more. It may do better at once: whatever
+        failed before is over, and only a row of such arrivals is answered with growing pauses."""
+        self._strikes_dead = self._dead_arrivals
+        self._dead_arrivals += 1
+        self.failed(error, "refresh", now)
+
+    def failed(self, error: TokenError, step: Step, now: float) -> None:
+        """A renewal ended without a token. step: its last exchange."""
+        alive = self.alive(now)
+        self.failures += 1
+        self._strikes += 1
+        self._strikes_dead = 0 if alive else self._strikes_dead + 1
+        self.last_error = error
+        if step == "login" and error.result in ("invalid_grant", "operator"):
+            self._anew = False  # what was put in place is no good: the session at hand goes on
+        if error.result == "invalid_credentials":
+            self._refused_logins += 1
+            self._refused_at = now
+            self.suspended_until = now + suspension(self._refused_logins, self._draw())
+            return
+        if error.result == "invalid_grant" and self.can_login:
+            self.retry_at = now + FIRST_PROBE  # the next step is another one: a login
+            return
+        count = self._strikes if alive else self._strikes_dead
+        pause = pause_after(error, step, count, self._margins.min_interval if alive else 0.0, self._draw())
+        self.retry_at = now + pause.seconds
+        if alive and pause.ours and self.pair is not None:
+            # The moment it dies is a fresh reason to try.
+            self.retry_at = min(self.retry_at, max(self.pair.dead_at, now + FIRST_PROBE))
+
+    def rejection_begins(self, now: float) -> None:
+        """A renewal starts because the platform refused the token. Until one cures it, the next of this kind waits."""
+        self._credit, self._credited_at = self._credit_at(now) - 1.0, now
+        self._rejection_before = self._rejection_until, self._rejection_pause
+        self._rejection_pause = rejection_pause(self._rejection_pause)
+        self._rejection_until = now + self._rejection_pause
+
+    def rejection_failed(self) -> None:
+        """That renewal brought no token, so whether a new one cures is as unknown as before."""
+        self._rejection_until, self._rejection_pause = self._rejection_before
+
+    def cured(self) -> None:
+        """The platform accepted a token that came of a rejection."""
+        self._rejection_pause = 0.0
+        self._rejection_until = -inf
+
+    def forgive(self) -> None:
+        """A person acted (changed secret, SIGHUP, manual refresh): the pauses have lost their reason."""
+        self.retry_at = self.suspended_until = -inf
+        self._strikes = self._strikes_dead = self._refused_logins = 0
+        self._rejection_until = -inf
+        self._credit = CURES
+
+    def _session_lives(self, now: float) -> bool:
+        pair = self.pair
+        return (
+            pair is not None and pair.refresh is not None and not self._refresh_refused and now < pair.refresh_expires
+        )
+
+    def _planned(self, pair: TokenPair, now: float) -> tuple[float, Trigger]:
+        if self._anew:
+            return pair.obtained.mono, "credentials_changed"
+        session = session_due_at(pair, self._margins) if self.can_login and not self.suspended(now) else inf
+        if session < self.refresh_at:
+            return session, "session_end"
+        return self.refresh_at, "session_end" if self._session_ending(max(now, self.refresh_at)) else "ahead"
+
+    def _session_ending(self, at: float) -> bool:
+        """Whether a refresh at this time would not give a full life any more, and a login can."""
+        pair = self.pair
+        if pair is None or pair.session_ends is None or not self.can_login or self.suspended(at):
+            return False
+        full = pair.full_life if pair.full_life < inf else 0.0
+        return pair.session_ends - at < full or at >= session_due_at(pair, self._margins)
+
+    def _words(self, beginning: str) -> str:
+        return f"{beginning}: {self.last_error.words}" if self.last_error else beginning

@@ -1,0 +1,1 @@
+"""One adapter a system: request bytes out, reply bytes in, no I/O."""

@@ -1,0 +1,53 @@
+"""Keycloak: RFC 6749 with a table of its own descriptions, and a logout (K11). Observed on 26.4.7."""
+
+from typing import ClassVar
+
+from proxy.tokens.systems.base import TokenRequest
+from proxy.tokens.systems.oauth2 import OAuth2
+from proxy.tokens.systems.refusals import Known
+
+_CLIENT = "the provider does not accept client {client}: check client_id, client_auth and the client secret"
+
+KNOWN: Known = {
+    "invalid user credentials": (
+        "invalid_credentials",
+        "the provider refused the user name or the password, or has locked the user for a while",
+    ),
+    "account temporarily disabled": ("invalid_credentials", "the provider has locked the user for a while"),
+    "account is not fully set up": (
+        "operator",
+        "the user has required actions to complete: remove them in Keycloak, or log in as that user once",
+    ),
+    "account disabled": ("operator", "the user is disabled: enable it in Keycloak"),
+    "user disabled": ("operator", "the user is disabled: enable it in Keycloak"),
+    "client not allowed for direct access grants": (
+        "operator",
+        "Direct Access Grants is off for client {client}: turn it on in Keycloak, or use another grant",
+    ),
+    "client not enabled to retrieve service account": (
+        "operator",
+        "Service Accounts is off for client {client}: turn it on in Keycloak, or use another grant",
+    ),
+    "public client not allowed to retrieve service account": (
+        "operator",
+        "client {client} is public and has no service account: turn Client Authentication on, or use another grant",
+    ),
+    "unexpected error when authenticating client": ("operator", _CLIENT),
+    "https required": ("operator", "the realm wants HTTPS: use https in token_url"),
+    "realm does not exist": ("operator", "there is no such realm: check token_url"),
+    "realm not enabled": ("operator", "the realm is disabled: enable it in Keycloak"),
+    "invalid token issuer": (
+        "invalid_grant",
+        "the session was opened under another host name: login and refresh must use the same token_url",
+    ),
+}
+
+
+class Keycloak(OAuth2):
+    known: ClassVar[Known] = KNOWN
+
+    def logout(self, access_token: str, refresh_token: str) -> TokenRequest | None:  # noqa: ARG002 (for others)
+        base, slash, last = self._identity.token_url.partition("?")[0].rpartition("/")
+        if last != "token":
+            return None
+        return self._request(base + slash + "logout", {"refresh_token": refresh_token}, (refresh_token,))

@@ -1,0 +1,277 @@
+"""A wrong configuration: every fault at once, each with its place and what was expected, no value repeated."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from proxy.config import load_config
+from proxy.errors import ConfigError
+
+HEAD = "routes: [{path: /, upstream: 'https://h', identity: idp}]\n"
+IDP = "identities: {idp: {system: keycloak, token_url: 'https://idp/token', client_id: crm, %s}}\n"
+USER = "username: alice, password: pw"
+
+
+def faults_of(tmp_path: Path, text: str, *, read_secrets: bool = False) -> list[str]:
+    file = tmp_path / "proxy.yaml"
+    file.write_text(text)
+    try:
+        load_config(file, {}, {}, read_secrets=read_secrets)
+    except ConfigError as exc:
+        return [str(fault) for fault in exc.faults]
+    return []
+
+
+def idp(keys: str) -> str:
+    return HEAD + IDP % keys
+
+
+def route(keys: str) -> str:
+    return IDP % USER + "routes: [{path: /, upstream: 'https://h', identity: idp, %s}]\n" % keys  # noqa: UP031 - braces
+
+
+PLAIN = "routes: [{path: /, upstream: 'https://h'}]\n"
+
+SHAPE = {
+    # what is written: every fault it has
+    "listen: [1]": ["listen: expected a mapping with keys such as address, reuse_port, tls"],
+    "listen: {adress: 'h:1'}": ["listen.adress: unknown key; did you mean address?"],
+    "listen: {tls: {cert_file: a}}": ["listen.tls.key_file: is required: PEM file of its private key"],
+    "admin: 8080": ["admin: expected host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 (all interfaces) or [::1]:8080"],
+    "admin: 127.0.0.1:8080": ["admin: expected another port than that of listen (127.0.0.1:8080)"],
+    "zebra: 1": ["zebra: unknown key; known here: listen, admin, clients, identities, routes, limits, store, shutdown"],
+    "uvloop: maybe": ["uvloop: expected true or false"],
+    "limits: {connections: 0}": ["limits.connections: expected at least 1"],
+    "limits: {connections: 1.5}": ["limits.connections: expected a whole number"],
+    "limits: {head_time: 2 minutes}": [
+        "limits.head_time: expected a duration such as 250ms, 30s, 5m, 2h, 1d or seconds"
+    ],
+    "limits: {head_time: 2d}": ["limits.head_time: expected between 100ms and 1h"],
+    "limits: {head_size: 1GiB}": ["limits.head_size: expected between 1KiB and 16MiB"],
+    "limits: {head_size: 8KiB}": ["limits.target_size: expected at most limits.head_size (8KiB)"],
+    "log: {level: warn}": ["log.level: expected one of debug, info, warning, error; did you mean warning?"],
+    "log: {access: no}": ["log.access: expected one of all, errors, off"],
+    "shutdown: 25s": ["shutdown: expected a mapping with keys such as drain"],
+    "clients: {allow_from: 10.0.0.0/8}": ["clients.allow_from: expected a list"],
+    "clients: {allow_from: [10.0.0.1/8]}": [
+        "clients.allow_from.0: has bits set beyond its prefix; the network is 10.0.0.0/8"
+    ],
+    "clients: {basic: {crm: {}}}": ["clients.basic.crm.password_file: is required, or password in its place"],
+    "clients: {basic: {'a:b': {password: x}}}": ["clients.basic.a:b: a user name has no colon"],
+    "clients: {api_keys: {keys: [a], keys_file: b}}": [
+        "clients.api_keys.keys: give either keys or keys_file, not both"
+    ],
+    "clients: {api_keys: {header: Host, keys: [a]}}": ["clients.api_keys.header: this field frames the message"],
+    "store: disk": ["store: expected memory, {file: {path, key_file}} or {redis: {url_file, key_file, prefix}}"],
+    "store: {file: {path: a}}": ["store.file.key_file: is required"],
+    "identities: {'a b': {system: keycloak}}": [
+        "identities.a b: expected letters, digits, - _ and . only",
+        "identities.a b.token_url: is required: The token endpoint's URL",
+        "identities.a b.client_id: is required: The client's identifier",
+        "identities.a b.password: is required with grant password",
+        "identities.a b.username: is required with grant password",
+    ],
+    "identities: {idp: {}}": ["identities.idp.system: is required: Which kind of system issues the token."],
+    "identities: {idp: {system: keykloak, clientid: c}}": [
+        "identities.idp.system: expected one of keycloak, oauth2, ags, veeam, ssp, token_file; did you mean keycloak?",
+        "identities.idp.token_url: is required: The token endpoint's URL",
+        "identities.idp.client_id: is required: The client's identifier",
+        "identities.idp.clientid: unknown key; did you mean client_id?",
+    ],
+}
+
+
+@pytest.mark.parametrize(("text", "faults"), SHAPE.items(), ids=list(SHAPE))
+def test_a_value_of_the_wrong_shape_is_named(tmp_path: Path, text: str, faults: list[str]) -> None:
+    """Its path, what was expected, and the nearest known name."""
+    found = faults_of(tmp_path, f"{PLAIN}{text}\n")
+    assert [fault[: len(wanted)] for fault, wanted in zip(found, faults, strict=True)] == faults
+
+
+CREDENTIALS = {
+    "username: alice": ["password: is required with grant password, or password_file in its place"],
+    "password: 12345, username: alice": ["password: expected text (a number, true or false needs quotes to be text)"],
+    f"{USER}, password_file: f": ["password: give either password or password_file, not both"],
+    f"{USER}, grant: passwort": [
+        "grant: expected one of password, client_credentials, refresh_token; did you mean password?"
+    ],
+    f"{USER}, client_secret: x": [
+        "client_secret: is not used with client_auth none; client_auth post or basic would use it"
+    ],
+    f"{USER}, client_auth: basic": [
+        "client_secret: is required with client_auth basic, or client_secret_file in its place"
+    ],
+    f"{USER}, client_auth: tls": ["tls.cert_file: is required with client_auth tls"],
+    f"{USER}, client_auth: tls, tls: {{cert_file: a}}": ["tls.key_file: is required, as cert_file is given"],
+    f"{USER}, client_auth: private_key_jwt": [
+        "private_key: is required with client_auth private_key_jwt, or private_key_file in its place"
+    ],
+    f"{USER}, audience: x": ["audience: is not used with client_auth none; client_auth private_key_jwt would use it"],
+    "grant: refresh_token": ["refresh_token: is required with grant refresh_token, or refresh_token_file in its place"],
+    f"{USER}, grant: client_credentials": [
+        "password: is not used with grant client_credentials; grant password would use it",
+        "username: is not used with grant client_credentials; grant password would use it",
+    ],
+    f"{USER}, inject: {{header: Content-Length}}": ["inject.header: this field frames the message"],
+    f"{USER}, inject: {{scheme: 'Bearer '}}": ["inject.scheme: expected one word such as Bearer"],
+    f"{USER}, refresh: {{ahead: 1}}": ["refresh.ahead: expected less than 1"],
+    f"{USER}, headers: {{Content-Type: x}}": ["headers.Content-Type: the token request writes this field itself"],
+    f"{USER}, tls: {{verify: 'no'}}": [],
+    f"{USER}, base_url: 'https://h'": ["base_url: unknown key; known here"],
+}
+
+
+@pytest.mark.parametrize(("keys", "faults"), CREDENTIALS.items(), ids=list(CREDENTIALS))
+def test_grant_and_client_auth_decide_which_keys_there_are(tmp_path: Path, keys: str, faults: list[str]) -> None:
+    """What is missing is asked for, and what nothing would use is a mistake."""
+    found = [fault.removeprefix("identities.idp.") for fault in faults_of(tmp_path, idp(keys))]
+    assert [fault[: len(wanted)] for fault, wanted in zip(found, faults, strict=True)] == faults
+
+
+ROUTES = {
+    "headers: {set: {Authorization: x}}": ["headers.set.Authorization: the identity's token goes into Authorization"],
+    "headers: {remove: [authorization]}": ["headers.remove: the identity's token goes into Authorization"],
+    "headers: {set: {Connection: x}}": ["headers.set.Connection: this field frames the message"],
+    'headers: {set: {X: "a\\r\\nY: b"}}': ["headers.set.X: expected printable ASCII without line breaks"],
+    "headers: {set: {nv-x: a, NV-X: b}}": ["headers.set.nv-x: is set twice"],
+    "allow: [GET]": ['allow.0: expected a method and a path such as "GET /adm/**"'],
+    "rejected: {statuses: [200]}": ["rejected.statuses.0: expected at least 300"],
+    "rejected: {result_codes: [99999]}": ["rejected.result_codes.0: expected text"],
+    "host: client": ["host: expected one of upstream, preserve"],
+    "timeouts: {connect: 0}": ["timeouts.connect: expected between 10ms and 10m"],
+    "tls: {key_file: a}": ["tls.cert_file: is required, as key_file is given"],
+    "retries: 3": ["retries: unknown key; known here: path, upstream"],
+}
+
+
+@pytest.mark.parametrize(("keys", "faults"), ROUTES.items(), ids=list(ROUTES))
+def test_a_wrong_route_is_named(tmp_path: Path, keys: str, faults: list[str]) -> None:
+    """Routes are counted from 0, as in the variables of the environment."""
+    found = [fault.removeprefix("routes.0.") for fault in faults_of(tmp_path, route(keys))]
+    assert [fault[: len(wanted)] for fault, wanted in zip(found, faults, strict=True)] == faults
+
+
+def test_routes_are_compared_with_each_other_and_with_the_identities(tmp_path: Path) -> None:
+    """A prefix once, with or without its last slash; an identity that exists, the nearest named."""
+    text = (
+        IDP % USER + "routes:\n- {path: /adm, upstream: 'https://h', identity: ipd}\n- {path: /adm/, upstream: 'h'}\n"
+        "- {path: adm, upstream: 'https://h/b?c'}\n"
+    )
+    assert faults_of(tmp_path, text) == [
+        "routes.1.upstream: expected a URL that begins with https:// or http://",
+        "routes.2.path: expected a path that begins with /",
+        "routes.2.upstream: a URL here has no ?query",
+        "routes.0.identity: no identity has this name; did you mean idp?",
+        "routes.1.path: is the same prefix as that of routes.0",
+    ]
+    assert faults_of(tmp_path, HEAD) == ["routes.0.identity: no identity has this name; none is configured"]
+    assert faults_of(tmp_path, "log: {}") == [
+        "routes: is required: Which path goes to which upstream, signed by which identity."
+    ]
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "ags": {
+        "base_url": "https://ags/ags",
+        "auth_service_id": "sso 1",
+        "tenant_id": "nagra",
+        "sign_on": [{"name": "username", "value": "dave"}, {"name": "password", "value_file": "/run/secrets/dave"}],
+        "refresh_parameters": [{"name": "username", "value": "dave"}],
+        "device": {"screens": [{"height": 1}]},
+    },
+    "veeam": {"token_url": "https://10.0.0.5/token", "username": "administrator", "password_file": "/run/secrets/v"},
+    "ssp": {
+        "credentials_file": "/run/secrets/c.json",
+        "lifetime": "5m",
+        "inject": {"header": "nv-authorizations", "scheme": ""},
+    },
+    "token_file": {"file": "/run/secrets/token"},
+}
+
+
+@pytest.mark.parametrize("system", list(OTHERS))
+def test_each_system_has_keys_of_its_own(tmp_path: Path, system: str) -> None:
+    """Those of another are faults."""
+    tree: dict[str, Any] = {
+        "identities": {"idp": {"system": system, **OTHERS[system]}},
+        "routes": [{"path": "/", "upstream": "https://h", "identity": "idp"}],
+    }
+    for name in ("pasword", "grant"):
+        tree["identities"]["idp"][name] = "x"
+    found = faults_of(tmp_path, yaml.safe_dump(tree))
+    assert {fault.partition(":")[0] for fault in found} == {"identities.idp.pasword", "identities.idp.grant"}
+
+
+def test_one_store_at_a_time(tmp_path: Path) -> None:
+    text = PLAIN + "store: {redis: {url: redis://r, key_file: k}, file: {path: a, key_file: k}}"
+    assert faults_of(tmp_path, text) == ["store: give either file or redis, not both"]
+
+
+def test_faults_of_every_kind_are_in_one_listing(tmp_path: Path) -> None:
+    """A wrong value hides neither a broken rule beside it, nor a missing file, nor an open door elsewhere."""
+    text = """\
+listen: 0.0.0.0:8080
+clients: {allow_from: [0.0.0.0/0]}
+identities:
+  idp:
+    system: keycloak
+    token_url: https://idp/token
+    client_id: crm
+    timeout: soon
+    username: alice
+    password_file: missing
+    tls: {ca_file: missing.pem}
+routes:
+  - {path: /, upstream: 'https://h', identity: dip}
+limits: {}
+limits: {}
+"""
+    assert [fault.partition(": ")[0] for fault in faults_of(tmp_path, text, read_secrets=True)] == [
+        "clients.allow_from",
+        "identities.idp.timeout",
+        "identities.idp.password_file",
+        "identities.idp.tls.ca_file",
+        "routes.0.identity",
+        "limits",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "does not exist"), ("", "is empty"), ("x" * 70000, "64 KiB")],
+    ids=["missing", "empty", "too long"],
+)
+def test_every_secret_is_read_once_at_load(tmp_path: Path, content: str | None, words: str) -> None:
+    """A start fails on it with words, not the first request; a relative path starts at the file's directory."""
+    if content is not None:
+        (tmp_path / "pw").write_text(content)
+    (found,) = faults_of(tmp_path, idp("username: alice, password_file: pw"), read_secrets=True)
+    assert found.startswith(f"identities.idp.password_file: the secret file {tmp_path}/pw ")
+    assert words in found
+
+
+def test_no_fault_repeats_a_value(tmp_path: Path) -> None:
+    """A secret in the wrong place, of the wrong type or in broken YAML stays out of the listing."""
+    for text in (
+        idp("username: alice, password: [hunter2]"),
+        idp("username: alice, password_file: pw, grant: hunter2"),
+        idp("username: {hunter2: hunter2}, password: pw").replace("{hunter2:", "{x:"),
+        HEAD + "identities: hunter2",
+        HEAD + "identities: {idp: hunter2}",
+        HEAD + "listen: hunter2\nadmin: hunter2\nstore: hunter2\nlimits: {head_time: hunter2, head_size: hunter2}",
+        HEAD + "clients: {allow_from: [hunter2], require: hunter2, api_keys: {keys: hunter2}}",
+        HEAD + "x: !hunter2 hunter2",
+        HEAD + "x: *hunter2",
+        HEAD + "x: &hunter2 [*hunter2]",
+        HEAD + "x: 'hunter2",
+        HEAD + 'x: "\\hunter2"',
+        HEAD + "x: a: hunter2",
+        HEAD + "x: @hunter2",
+        HEAD + "x: !!int hunter2",
+        HEAD + "x: !!timestamp hunter2",
+    ):
+        found = faults_of(tmp_path, text)
+        assert found, text
+        assert "hunter2" not in "\n".join(found).replace("x.hunter2", "")
