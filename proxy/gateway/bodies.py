@@ -163,12 +163,10 @@ class ChunkedReader:
             pieces.append(data if size == len(data) else data[position : position + size])
             self._remaining -= size
             return size
-        if available < 2:
-            if data[position:] != b"\r":
-                raise MessageError("a chunk does not end where its size says")
-            return 0
-        if data[position : position + 2] != b"\r\n":
+        if not b"\r\n".startswith(data[position : position + 2]):
             raise MessageError("a chunk does not end where its size says")
+        if available < 2:
+            return 0
         self._remaining = 0
         return 2
 

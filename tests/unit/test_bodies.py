@@ -150,6 +150,10 @@ STREAMS = st.one_of(
 )
 
 
+def test_feeding_nothing_between_a_chunk_and_its_end_changes_nothing() -> None:
+    assert chunked(b"3\r\nabc", b"", b"\r", b"", b"\n0\r\n\r\n").body == b"abc"
+
+
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(stream=STREAMS, pick=st.randoms())
 def test_where_the_stream_is_split_never_changes_what_is_read(stream: bytes, pick: random.Random) -> None:
