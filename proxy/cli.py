@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     sandbox.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:8081")
     sandbox.add_argument("--token-life", metavar="SECONDS", type=_seconds, default=300, help="of an access token")
     sandbox.add_argument("--session-idle", metavar="SECONDS", type=_seconds, default=1800, help="of a refresh token")
+    sandbox.add_argument("--password-file", metavar="FILE", type=Path, help="the user's; default: a random one")
 
     check = _command(commands, "check", "validates, logs in once, refreshes once, logs out, asks each upstream", _check)
     _config_option(check)
@@ -227,7 +228,12 @@ def _demo(options: argparse.Namespace) -> int:
 def _sandbox(options: argparse.Namespace) -> int:
     from proxy.demo import sandbox
 
-    work = sandbox(options.listen, token_life=options.token_life, session_idle=options.session_idle)
+    work = sandbox(
+        options.listen,
+        token_life=options.token_life,
+        session_idle=options.session_idle,
+        password_file=options.password_file,
+    )
     return run_loop(work, uvloop=True)
 
 

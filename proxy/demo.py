@@ -10,13 +10,14 @@ import shlex
 import signal
 import sys
 from itertools import cycle
+from pathlib import Path
 from typing import Final
 
 import aiohttp
 
-from proxy.config import Config, Loaded, parse_config
+from proxy.config import Config, Loaded, SecretValue, parse_config
 from proxy.config.types import parse_address
-from proxy.errors import ConfigError, Fault
+from proxy.errors import ConfigError, Fault, SecretError
 from proxy.sandbox import AgsSettings, Sandbox, SandboxSettings, VeeamSettings, run_sandbox
 from proxy.server import Server, serve
 from proxy.sockets import cannot_listen
@@ -103,8 +104,8 @@ async def _send(proxy: str) -> None:
             await asyncio.sleep(random.uniform(0.5, 1.5) * _PACE)  # noqa: S311 - pacing, not a secret
 
 
-async def sandbox(listen: str, *, token_life: int, session_idle: int) -> int:
-    """Until Ctrl-C or SIGTERM."""
+async def sandbox(listen: str, *, token_life: int, session_idle: int, password_file: Path | None) -> int:
+    """Until Ctrl-C or SIGTERM. password_file: the user's password, which is random and printed without one."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -116,16 +117,20 @@ async def sandbox(listen: str, *, token_life: int, session_idle: int) -> int:
         words = "opentv-proxy: the sandbox has a control API without access control; it is reachable from the network"
         print(words, file=sys.stderr)
 
+    password = None if password_file is None else _read(password_file)
+
     def ready(platform: Sandbox) -> None:
+        shown = platform.password if password_file is None else f"that in {password_file}"
         print(
             f"opentv-proxy: sandbox listening on {platform.url}\n"
             f"token_url: {platform.token_url}\nclient_id: {platform.client_id}\n"
-            f"username: {platform.username}\npassword: {platform.password}\n"
+            f"username: {platform.username}\npassword: {shown}\n"
             f"ags_url: {platform.ags_url}\nveeam_token_url: {platform.veeam_token_url}",
             flush=True,
         )
 
     settings = SandboxSettings(
+        password=password,
         access_life=token_life,
         refresh_life=session_idle,
         ags=AgsSettings(access_life=token_life, refresh_life=session_idle),
@@ -138,3 +143,10 @@ async def sandbox(listen: str, *, token_life: int, session_idle: int) -> int:
     except OSError as exc:
         raise cannot_listen("--listen", address, exc) from exc
     return 0
+
+
+def _read(password_file: Path) -> str:
+    try:
+        return SecretValue(path=password_file).read()
+    except SecretError as exc:
+        raise ConfigError([Fault("--password-file", str(exc))]) from None

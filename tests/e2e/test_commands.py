@@ -88,6 +88,7 @@ WRONG_LINES: dict[tuple[str, ...], str] = {
     ("token",): "NAME",
     ("sandbox", "--token-life", "0"): "--token-life: expected a whole number of seconds, at least 1",
     ("sandbox", "--listen", "8081"): "--listen: expected host:port",
+    ("sandbox", "--password-file", "nowhere"): "--password-file: the secret file nowhere does not exist",
     ("demo", "--listen", "127.0.0.1:8080", "--admin", "127.0.0.1:8080"): "admin: expected another port",
 }
 
@@ -449,6 +450,18 @@ async def test_the_sandboxes_printed_values_are_good_for_a_login() -> None:
     assert [pair["expires_in"] for pair in pairs] == [7, 7, 7]
     assert [pair["refresh_expires_in"] for pair in pairs[:2]] == [61, 61]
     assert process.err == []
+
+
+async def test_a_password_given_to_the_sandbox_opens_it_and_is_not_printed(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("opened by a file\n")
+    async with running("sandbox", "--listen", "127.0.0.1:0", "--password-file", file) as process:
+        url = await process.says(r"^token_url: (\S+)$")
+        form = {"grant_type": "password", "client_id": "crm_client", "username": "crm_client_user"}
+        assert "access_token" in await posted(url, data={**form, "password": "opened by a file"})
+        await ended_well(process, signal.SIGTERM)
+    assert f"password: that in {file}" in process.out
+    assert "opened by a file" not in process.words()
 
 
 async def test_a_sandbox_whose_port_is_taken_says_so(taken: str) -> None:
