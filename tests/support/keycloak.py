@@ -27,8 +27,8 @@ _numbers = itertools.count(1)
 class KeycloakServer:
     """One server on 127.0.0.1, plain and with TLS. url/tls_url: with the base path, no trailing slash.
 
-    ca: who signed its certificate. A server that a contributor named (``KEYCLOAK_URL``) has only ``url``, and is
-    neither started nor stopped.
+    ca: who signed its certificate, and whose clients' certificates it takes. A server that a contributor named
+    (``KEYCLOAK_URL``) has only ``url``, and is neither started nor stopped.
     """
 
     def __init__(self, url: str, tls_url: str | None = None, ca: trustme.CA | None = None) -> None:
@@ -52,6 +52,7 @@ class OwnServer(KeycloakServer):
         issued.private_key_pem.write_to_path(str(folder / "server.key"))
         with (folder / "server.pem").open("wb") as chain:
             chain.writelines(pem.bytes() for pem in issued.cert_chain_pems)
+        ca.cert_pem.write_to_path(str(folder / "ca.pem"))
         self._port, self._tls_port = keycloak_build.free_port(), keycloak_build.free_port()
         super().__init__(
             f"http://127.0.0.1:{self._port}{BASE_PATH}", f"https://localhost:{self._tls_port}{BASE_PATH}", ca
@@ -64,6 +65,7 @@ class OwnServer(KeycloakServer):
             f"--https-port={self._tls_port}",
             f"--https-certificate-file={self._logs / 'server.pem'}",
             f"--https-certificate-key-file={self._logs / 'server.key'}",
+            f"--truststore-paths={self._logs / 'ca.pem'}",
         ]
         return keycloak_build.Process(self._home, options, self._logs, self._port)
 

@@ -22,7 +22,8 @@ from pathlib import Path
 VERSION = "26.4.7"
 BASE_PATH = "/keycloak/auth"
 ADMIN = PASSWORD = "admin"
-BUILD = ("build", "--db=dev-file", f"--http-relative-path={BASE_PATH}")
+# A client certificate is asked for, so that a client may prove itself with one, and not demanded.
+BUILD = ("build", "--db=dev-file", f"--http-relative-path={BASE_PATH}", "--https-client-auth=request")
 START = (
     *("start", "--optimized", "--cache=local", "--http-enabled=true", "--http-host=127.0.0.1"),
     *("--hostname-strict=false", "--log-level=WARN"),
