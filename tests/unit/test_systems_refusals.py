@@ -52,6 +52,20 @@ TABLE: list[tuple[Step, int, str, str, str, str]] = [
     ("login", 401, "invalid_client", "Invalid client or Invalid client credentials", "operator", "crm_client"),
     ("login", 401, "unauthorized_client", "Invalid client or Invalid client credentials", "operator", "secret"),
     ("login", 400, "unauthorized_client", "Unexpected error when authenticating client", "operator", "secret"),
+    *(
+        ("login", 400, "invalid_client", description, "operator", word)
+        for description, word in (
+            ("Client authentication with signed JWT failed: Signature on JWT token failed validation", "public half"),
+            ("Client authentication with signed JWT failed: Error when loading public keys: x", "Keys tab"),
+            ("Unable to load public key", "Keys tab"),
+            ("Invalid token audience", "set audience"),
+            ("Invalid signature algorithm", "RS256"),
+            ("Token was issued in the future", "NTP"),
+            ("Token was issued too far in the past to be used now", "NTP"),
+            ("Parameter client_assertion_type is missing", "set client_auth private_key_jwt"),
+        )
+    ),
+    ("login", 400, "not_allowed", "Offline tokens not allowed for the user or client", "operator", "offline_access"),
     ("refresh", 401, "unauthorized_client", "Invalid client or Invalid client credentials", "operator", "secret"),
     ("login", 404, "Realm does not exist", "", "operator", "realm"),
     ("login", 403, "access_denied", "Realm not enabled", "operator", "enable"),
