@@ -18,7 +18,7 @@ KNOWN: Known = {
     "account temporarily disabled": ("invalid_credentials", "the provider has locked the user for a while"),
     "account is not fully set up": (
         "operator",
-        "the user has required actions to complete, such as an expired password: clear them, or log in as that user once",
+        "the user has required actions to complete (say, an expired password): clear them, or log in once as that user",
     ),
     "account disabled": ("operator", "the user is disabled: enable it in Keycloak"),
     "user disabled": ("operator", "the user is disabled: enable it in Keycloak"),
