@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from proxy.gateway.answer import Answer, grants, interim, switching
 from proxy.gateway.fields import Fields
 from proxy.gateway.http1 import RequestHead, ResponseHead
-from proxy.gateway.judge import Judge
+from proxy.gateway.judge import Judge, summoned
 from proxy.gateway.outgoing import Outgoing
 from proxy.gateway.problems import Problem, body_slow, body_too_large, render, upstream_failed, upstream_slow
 from proxy.gateway.rejection import Look
@@ -151,27 +151,13 @@ class Exchange:
             if outgoing.credential is not None:
                 look = self.route.rejected.first_look(head)
                 if look is not Look.CLEAR:
-                    self._suspect(look, head, pieces, outgoing.credential, done=done)
+                    self._judge = summoned(self, self.route, look, head, pieces, outgoing.credential, done=done)
         if done:
             self.outgoing.settle()
         if self._judge is None:
             self.relay(head, pieces, trailers, done=done)
         else:
             self._judge.received(pieces, trailers, done=done, first=head is not None)
-
-    def _suspect(
-        self, look: Look, head: ResponseHead, pieces: list[bytes], credential: Credential, *, done: bool
-    ) -> None:
-        """Call a judge, unless the body came whole with its head and is clear: then nothing need be held."""
-        rules, source = self.route.rejected, self.route.source
-        if look is Look.SUSPECT and done:
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            if rules.clears(head, body):
-                return
-            look = Look.REJECTED if rules.says_rejected(head, body) else Look.CLEAR
-        if look is not Look.CLEAR and source is not None:
-            inspect, patience = look is Look.SUSPECT, self.route.response_timeout
-            self._judge = Judge(self, rules, head, source, credential, inspect=inspect, patience=patience)
 
     def relay(self, head: ResponseHead | None, pieces: list[bytes], trailers: Fields, *, done: bool) -> None:
         """Pass on what one read brought, in one write."""
@@ -208,8 +194,9 @@ class Exchange:
             # A client that was not told to send its body would send its next request where the body is awaited, so an
             # answer to an unfinished request says that it is the last (RFC 9110 10.1.1).
             self.head.keep_alive = False
-        if self.replayed and not self._refused:
-            self.outgoing.accepted()
+        credential = self.outgoing.credential
+        if credential is not None and (self.replayed or credential.unproven):
+            self._accepted(answer.status)
         gateway = self._inbound.scheme + b"://" + (self.head.host or self._inbound.address())
         return answer.head(self.correlation_id, self.route.origins, gateway, keep_alive=self.head.keep_alive)
 
@@ -220,8 +207,7 @@ class Exchange:
             self.outgoing.drop()
             self.upstream_lost(_UNASKED)
             return
-        if self.replayed:
-            self.outgoing.accepted()
+        self._accepted(head.status)
         self.outgoing.connection = None
         self._inbound.write(switching(head, self.correlation_id, self.route.origins, self.head.upgrade))
         Tunnel(self._inbound, connection, on_end=lambda: self._finish(101)).open(rest)
@@ -267,6 +253,11 @@ class Exchange:
         self.replayed = True
         self._judge = None
         self.outgoing.replay(credential)
+
+    def _accepted(self, status: int) -> None:
+        """Tell the token wing that a refresh has cured a rejection; of that a failing platform (5xx) says nothing."""
+        if not self._refused and status < 500:
+            self.outgoing.accepted(replayed=self.replayed)
 
     # -- the end ------------------------------------------------------------------------------------------------
 

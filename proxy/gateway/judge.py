@@ -14,7 +14,8 @@ from proxy.gateway.fields import Fields
 from proxy.gateway.headers import passable
 from proxy.gateway.http1 import ResponseHead
 from proxy.gateway.outgoing import Outgoing
-from proxy.gateway.rejection import INSPECT_MAX, RejectionRules
+from proxy.gateway.rejection import INSPECT_MAX, Look, RejectionRules
+from proxy.gateway.route import Route
 from proxy.gateway.upstream import UpstreamError
 from proxy.metrics import RejectionOutcome
 from proxy.tokens.source import Credential, TokenSource
@@ -37,6 +38,30 @@ class Case(Protocol):
     def lost(self, error: UpstreamError) -> None: ...
 
     def count_rejection(self, outcome: RejectionOutcome) -> None: ...
+
+
+def summoned(
+    case: Case,
+    route: Route,
+    look: Look,
+    head: ResponseHead,
+    pieces: list[bytes],
+    credential: Credential,
+    *,
+    done: bool,
+) -> "Judge | None":
+    """A judge for an answer that its head does not clear. None when the body came whole with its head and is clear:
+    then nothing need be held."""
+    rules, source = route.rejected, route.source
+    if look is Look.SUSPECT and done:
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not rules.says_rejected(head, body):
+            return None
+        look = Look.REJECTED
+    if source is None:
+        return None
+    inspect, patience = look is Look.SUSPECT, route.response_timeout
+    return Judge(case, rules, head, source, credential, inspect=inspect, patience=patience)
 
 
 class Judge:

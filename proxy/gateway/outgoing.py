@@ -74,10 +74,12 @@ class Outgoing:
         self.credential = credential
         self._take_and_send()
 
-    def accepted(self) -> None:
-        """The platform takes the replay's credential: the refresh has cured the rejection."""
-        if self.route.source is not None and self.credential is not None:
-            self.route.source.served(self.credential)
+    def accepted(self, *, replayed: bool) -> None:
+        """The platform takes the credential. Told of a replay, and once of each that came of a rejection."""
+        source, credential = self.route.source, self.credential
+        if source is not None and credential is not None and (replayed or credential.unproven):
+            credential.unproven = False
+            source.served(credential)
 
     def retry(self) -> None:
         """On a new connection, after a pooled one turned out to be closed."""
