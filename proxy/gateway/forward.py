@@ -277,8 +277,8 @@ class Exchange:
         if self._judge is not None:
             self._judge.stop()
         keep_alive = self.head.keep_alive and self.outgoing.body.done and not self._gateway.draining
-        head_only = self.method == b"HEAD"
-        self._inbound.write(render(problem, self.correlation_id, keep_alive=keep_alive, head_only=head_only))
+        head_only, now = self.method == b"HEAD", self._gateway.wall()
+        self._inbound.write(render(problem, self.correlation_id, now=now, keep_alive=keep_alive, head_only=head_only))
         self._finish(problem.status)
         self._inbound.finished(keep_alive=keep_alive)
 

@@ -1,6 +1,7 @@
 """The gateway's own answers: RFC 9457 bodies with RFC 9209 Proxy-Status. Pure."""
 
 import json
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
@@ -84,8 +85,8 @@ def reason_phrase(status: int) -> str:
         return "Unknown"
 
 
-def render(problem: Problem, correlation_id: bytes, *, keep_alive: bool, head_only: bool = False) -> bytes:
-    """The whole response, ready to be written."""
+def render(problem: Problem, correlation_id: bytes, *, now: float, keep_alive: bool, head_only: bool = False) -> bytes:
+    """The whole response, ready to be written. now: Unix seconds, for the Date that an origin owes (RFC 9110 6.6.1)."""
     name = correlation_id.decode("latin-1")
     body = json.dumps(
         {
@@ -98,6 +99,7 @@ def render(problem: Problem, correlation_id: bytes, *, keep_alive: bool, head_on
     ).encode()
     lines = [
         f"HTTP/1.1 {problem.status} {reason_phrase(problem.status)}",
+        f"Date: {formatdate(now, usegmt=True)}",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",

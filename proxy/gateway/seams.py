@@ -91,6 +91,7 @@ class Service(Protocol):
     limits: Limits
     draining: bool
     clock: Callable[[], float]
+    wall: Callable[[], float]
 
     def connected(self, connection: "ClientSide") -> str | None: ...
 

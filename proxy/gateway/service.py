@@ -6,6 +6,7 @@ with. Everything belongs to the event loop's thread.
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -37,10 +38,19 @@ _ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 
 
 class Gateway:
-    """``clock``: monotonic seconds. ``now``: the same, coarse, as of the last sweep; deadlines need no better."""
+    """``clock``: monotonic seconds. ``now``: the same, coarse, as of the last sweep; deadlines need no better.
+    ``wall``: Unix seconds, for people."""
 
-    def __init__(self, *, metrics: Metrics, access_log: AccessLog, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        metrics: Metrics,
+        access_log: AccessLog,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.clock = clock
+        self.wall = wall
         self.now = clock()
         self.metrics = metrics
         self.draining = False
@@ -191,7 +201,7 @@ class Gateway:
         correlation_id = head.correlation_id if head is not None else b""
         correlation_id = correlation_id or b"%032x" % self._random.getrandbits(128)
         head_only = head is not None and head.method == b"HEAD"
-        connection.write(render(problem, correlation_id, keep_alive=keep_alive, head_only=head_only))
+        connection.write(render(problem, correlation_id, now=self.wall(), keep_alive=keep_alive, head_only=head_only))
         method = self._label(head.method) if head is not None else "other"
         seconds = self.clock() - connection.started
         selected = self._table.find(head.path) if head is not None and problem.kind in ("allow", "limit") else None
