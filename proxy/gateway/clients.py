@@ -111,10 +111,6 @@ class Clients:
         if faults:
             raise SecretError("; ".join(faults))
 
-    def address_allowed(self, peer_ip: str) -> bool:
-        """Whether ``peer_ip`` itself is in ``allow_from``."""
-        return self._place(peer_ip).allowed
-
     def connection_verdict(self, peer_ip: str) -> Literal["admitted", "denied", "ask"]:
         """Asked once per connection. Only after ``ask`` has each request on it to be put before ``judge``."""
         place = self._place(peer_ip)
