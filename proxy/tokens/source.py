@@ -55,5 +55,5 @@ class TokenSource(Protocol):
         """
 
     def served(self, credential: Credential) -> None:
-        """The platform accepted ``credential`` in a replay, or for the first time while it was ``unproven``: the refresh
-        cured the rejection (ends the spacing)."""
+        """The platform accepted ``credential``, in a replay or for the first time while it was ``unproven``: the
+        refresh cured the rejection (ends the spacing)."""
