@@ -23,12 +23,15 @@ from proxy.errors import ConfigError, Fault
 from proxy.metrics import Metrics
 from proxy.tls import client_context
 from proxy.tokens.clock import Clock, SystemClock
+from proxy.tokens.custody import Custody
+from proxy.tokens.exchanges import Exchanges
 from proxy.tokens.keeper import Keeper
 from proxy.tokens.ledger import EventLog, Ledger
 from proxy.tokens.minting import Minting
 from proxy.tokens.pair import Margins
 from proxy.tokens.plan import Life
 from proxy.tokens.renewal import Renewal
+from proxy.tokens.sessions import Sessions
 from proxy.tokens.stores.base import Store
 from proxy.tokens.systems.ags import Ags
 from proxy.tokens.systems.assertion import Assertions
@@ -91,7 +94,11 @@ def build_keeper(
     else:
         transport = transport or http_transport(identity, tls, explain)
         bound = binding(identity)
-        renewal = Renewal(system, transport, store, ledger, clock, binding=bound, timeout=identity.timeout)
+        custody = Custody(store, ledger, clock, binding=bound)
+        logout = isinstance(identity, RemoteIdentity) and identity.logout
+        sessions = Sessions(system, transport, ledger, clock, enabled=logout)
+        exchanges = Exchanges(system, transport, ledger, clock)
+        renewal = Renewal(exchanges, custody, sessions, ledger, clock, timeout=identity.timeout)
     return Keeper(
         Life(margins(identity), draw, can_login=isinstance(system, Local) or system.seed is None),
         renewal,
@@ -101,7 +108,6 @@ def build_keeper(
         header=identity.inject.header,
         scheme=identity.inject.scheme,
         timeout=identity.timeout,
-        logout=isinstance(identity, RemoteIdentity) and identity.logout and not store.shared,
     )
 
 

@@ -17,6 +17,7 @@ from proxy.tokens.minting import Minting
 from proxy.tokens.pair import TokenPair
 from proxy.tokens.plan import Life
 from proxy.tokens.renewal import Renewal
+from proxy.tokens.replicas import Replica
 from proxy.tokens.source import Credential
 from proxy.tokens.status import publish, status
 from proxy.tokens.transport import Transport
@@ -25,12 +26,10 @@ T = TypeVar("T")
 
 NAP: Final = 1.0
 """The longest sleep, seconds: the clock that sleeps stops with the machine, so a longer one would wake late."""
-GRACE: Final = 5.0
-"""Seconds before a replaced session is logged out: requests signed with its token may still be on their way."""
 
 
 class Keeper:
-    """A ``TokenSource``. shared: other processes use the same session, so it is never logged out here.
+    """A ``TokenSource``.
 
     State, all of the event loop's thread: the credential in use, the renewal in flight, and ``life``.
     """
@@ -46,7 +45,6 @@ class Keeper:
         header: str,
         scheme: str,
         timeout: float,
-        logout: bool,
     ) -> None:
         self._life = life
         self._renewal = renewal
@@ -58,14 +56,13 @@ class Keeper:
         self._name = header.encode("ascii")
         self._prefix = header.encode("ascii") + b": " + (scheme.encode("ascii") + b" " if scheme else b"")
         self._timeout = timeout
-        self._logout = logout
         self._credential: Credential | None = None
         self._dead_at = -inf  # of the credential in use
         self._serial = 0
         self._in_flight: asyncio.Task[Credential | None] | None = None
         self._loop: asyncio.Task[None] | None = None
+        self._replica: asyncio.Task[None] | None = None
         self._helpers: set[asyncio.Task[Any]] = set()  # asyncio itself keeps no reference to a task
-        self._replaced: list[TokenPair] = []  # sessions to log out
         self._closing = False
         self._heir: Keeper | None = None  # took over after a reload; requests under way still come here
         self._try_again = False  # a secret changed while a renewal may have been using the old one
@@ -169,6 +166,8 @@ class Keeper:
             await predecessor.stop_renewing()
             self._serial = predecessor._serial
         pair = await self._renewal.load()
+        if predecessor is not None:
+            pair = self._renewal.inherit(predecessor._renewal, predecessor._life.pair) or pair
         if pair is not None:
             self._adopt(pair)
             if self._renewal.changed(pair):
@@ -178,13 +177,18 @@ class Keeper:
         # Not before: a keeper that is never started must not speak for another.
         self._metrics.usable_probe = self.usable
         self._loop = asyncio.create_task(self._run(), name=f"keep {self._ledger.identity}")
+        if isinstance(self._renewal, Renewal) and self._renewal.custody.shared:
+            replica = Replica(self._life, self._renewal, self._clock, self._take)
+            self._replica = asyncio.create_task(replica.run(), name=f"follow {self._ledger.identity}")
 
     async def stop_renewing(self) -> None:
         """No renewal begins any more; one in flight finishes and is stored. The token at hand still serves."""
         self._closing = True
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.wait((self._loop,))
+        tasks = [task for task in (self._loop, self._replica) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         if self._in_flight is not None:
             await self._clock.wait(self._in_flight, 2 * self._timeout)
 
@@ -196,12 +200,10 @@ class Keeper:
         """The end: a renewal in flight finishes and is stored, then what is ours alone is logged out (K8)."""
         await self.stop_renewing()
         pair = self._life.pair
-        if self._logout and self._heir is None and pair is not None and pair.session_opened:
+        last = pair if self._heir is None and pair is not None and self._renewal.alone(pair) else None
+        if last is not None:
             self._dead_at = -inf
-            self._replaced.append(pair)
-            await self._renewal.forget()
-        sessions, self._replaced = self._replaced, []
-        await asyncio.gather(*(self._renewal.logout(old) for old in sessions))
+        await self._renewal.close(last)
         for task in [*self._helpers, *([self._in_flight] if self._in_flight else [])]:
             task.cancel()
         await self._transport.close()
@@ -230,11 +232,8 @@ class Keeper:
 
     async def _renewed(self, trigger: Trigger, *, urgent: bool, correlation_id: str) -> Credential | None:
         """Never raises: it may have no one to tell."""
-        before = self._life.pair
         try:
             pair = await self._renewal.run(self._life, trigger, urgent=urgent, correlation_id=correlation_id)
-            if before is not None and pair.session_began != before.session_began:
-                self._retire(before)
             if not self._adopt(pair):
                 words = "the token was dead before it arrived: the provider is slow, or its tokens live too short"
                 self._life.arrived_dead(TokenError("malformed", words), self._mono())
@@ -257,7 +256,8 @@ class Keeper:
     def _adopt(self, pair: TokenPair) -> bool:
         """The pair is ours now; whether its access token can be used."""
         now = self._mono()
-        self._life.adopted(pair, now)
+        if pair is not self._life.pair:
+            self._life.adopted(pair, now)
         if not self._life.alive(now):
             return False
         self._serial += 1
@@ -266,18 +266,10 @@ class Keeper:
         self._dead_at = pair.dead_at
         return True
 
-    def _retire(self, old: TokenPair) -> None:
-        """Logs the replaced session out, in a while (K8). Called while ``life`` still has it."""
-        rest = min(old.refresh_expires, inf if old.session_ends is None else old.session_ends) - self._mono()
-        if self._logout and old.session_opened and self._life.worth_a_logout(self._mono()):
-            self._replaced.append(old)
-            self._spawn(self._log_out_later(old, min(GRACE, rest / 2)))
-
-    async def _log_out_later(self, old: TokenPair, pause: float) -> None:
-        await self._clock.sleep(pause)
-        if old in self._replaced:
-            self._replaced.remove(old)
-            await self._renewal.logout(old)
+    def _take(self, pair: TokenPair) -> None:
+        """Another replica stored it, and ``life`` goes on with it already."""
+        self._adopt(pair)
+        publish(self._metrics, self._life, self._clock.now())
 
     async def _successor(self, task: asyncio.Task[Credential | None], old: Credential) -> Credential | None:
         await self._wait(task)

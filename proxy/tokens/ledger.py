@@ -71,6 +71,11 @@ class Ledger:
             words = "the token lacks expected roles: the platform will refuse what needs them"
             self.log.warning("roles missing", identity=self.identity, missing=sorted(missing), words=words)
 
+    def adopted(self, pair: TokenPair) -> None:
+        """Another replica renewed."""
+        self.metrics.last_success = pair.obtained.wall
+        self.log.info("token adopted", identity=self.identity, fingerprint=pair.fingerprint)
+
     def failed(self, exchange: Exchange, error: TokenError, now: Moment) -> None:
         fields = self._note(exchange, error.result, error.words, now)
         self.log.warning("token exchange failed", words=error.words, **fields)

@@ -56,15 +56,20 @@ class Minting:
         self._ledger.obtained(exchange, pair, now)
         return pair
 
+    def inherit(self, former: object, pair: TokenPair | None) -> TokenPair | None:  # noqa: ARG002 (as in ``Renewal``)
+        """The next look tells as much."""
+        return None
+
     async def load(self) -> TokenPair | None:
         """Nothing is stored: the file is nearer than any store."""
         return None
 
-    async def forget(self) -> None:
-        """Nothing is stored."""
+    def alone(self, pair: TokenPair) -> bool:  # noqa: ARG002 (a renewal for a provider may share it)
+        """There is no session to end."""
+        return False
 
-    async def logout(self, pair: TokenPair) -> None:
-        """There is no session."""
+    async def close(self, last: TokenPair | None) -> None:
+        """There is no session to end."""
 
     def changed(self, pair: TokenPair | None) -> bool:  # noqa: ARG002 (a renewal for a provider compares)
         """Asked when a file changed: only the next look tells what is in it now."""

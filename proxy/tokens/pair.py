@@ -70,7 +70,7 @@ class TokenPair:
     full_life: the access lifetime this session gave when it was young. session_ends: the absolute end, once known.
     session_opened: our own login opened the session (a seed's session belongs to somebody else). killed: the
     provider's not-before policy is later than this token (K9). client_id: of ``Grant``. seed: digest of the seed that
-    the session came from.
+    the session came from. session: names the session, the same in every process: the fingerprint of its first token.
     """
 
     access: str = field(repr=False)
@@ -88,6 +88,7 @@ class TokenPair:
     roles: frozenset[str] | None = None
     client_id: str | None = None
     seed: str | None = None
+    session: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -132,6 +133,7 @@ def from_login(grant: Grant, sent: Moment, *, opened: bool, seed: str | None = N
         roles=grant.roles,
         client_id=grant.client_id,
         seed=seed,
+        session=fingerprint(grant.access),
     )
 
 
@@ -139,7 +141,12 @@ def from_refresh(grant: Grant, sent: Moment, previous: TokenPair) -> TokenPair:
     """The pair that follows ``previous`` in the same session. A reply may leave the refresh token out (K5): the old
     one goes on, with its old expiry unless the reply tells a new one."""
     pair = from_login(grant, sent, opened=previous.session_opened, seed=previous.seed)
-    pair = replace(pair, session_began=previous.session_began, client_id=grant.client_id or previous.client_id)
+    pair = replace(
+        pair,
+        session=previous.session,
+        session_began=previous.session_began,
+        client_id=grant.client_id or previous.client_id,
+    )
     if previous.full_life < inf:
         pair = replace(pair, full_life=max(previous.full_life, grant.lifetime))
     if grant.refresh is None:

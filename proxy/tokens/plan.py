@@ -21,6 +21,9 @@ PRESENTATIONS: Final = 2
 """How often a refresh token is presented while answers get lost (B7): once, and once more. A server that detects
 reuse ends the session at the second one at the latest, and then a login is due anyway."""
 
+SAFE: Final = 2.0
+"""Seconds before a token's end by which a replica without the store has begun a session of its own."""
+LOOK_FOR_STORE: Final = 5.0
 
 CURES: Final = 20.0
 CURE_SECONDS: Final = 3.0
@@ -53,7 +56,7 @@ class Life:
 
     def __init__(self, margins: Margins, draw: Callable[[], float], *, can_login: bool) -> None:
         self._margins = margins
-        self._draw = draw
+        self.draw = draw
         self.can_login = can_login
         self.pair: TokenPair | None = None
         self.refresh_at = inf  # when the pair is renewed early, had nothing failed
@@ -66,13 +69,15 @@ class Life:
         self._dead_arrivals = 0  # pairs in a row that were dead on arrival
         self._refused_logins = 0
         self._refused_at = -inf  # when a login was last refused
-        self._anew = False  # another session is wanted than the pair's
+        self.anew = False  # another session is wanted than the pair's
         self._presented = 0  # times the pair's refresh token was presented without an answer
         self._refresh_refused = False
         self._rejection_until = -inf  # no refresh because of a rejection before this
         self._rejection_pause = 0.0
         self._credit, self._credited_at = CURES, 0.0  # renewals because of rejections that may still be made
         self._rejection_before = -inf, 0.0  # both, before the last renewal of this kind
+        self._alone_at: float | None = None  # with the store down: when to log in to a session of this replica's own
+        self._store_looked_for = -inf  # and until when not to look whether it is back
 
     # Questions
 
@@ -111,10 +116,10 @@ class Life:
         whose logins fail less than a second apart."""
         return max(self._refused_at + QUICK_LOGIN - now, 0.0)
 
-    def step(self, now: float) -> Step:
+    def step(self, now: float, *, presentable: bool = True) -> Step:
         """How to renew now: by refresh wherever possible, since every login opens a session (K8); by login when the
-        session is about to end whatever is refreshed (K1)."""
-        if self._anew or not self.refreshable(now):
+        session is about to end whatever is refreshed (K1). presentable: the pair's refresh token is ours to present."""
+        if self.anew or not (presentable and self.refreshable(now)):
             return "login"
         return "login" if self._session_ending(now) else "refresh"
 
@@ -132,7 +137,7 @@ class Life:
             # The wall clock says dead, ours says alive: somebody set the clock, or the whole machine was frozen from
             # outside. One refresh settles it; the next pair starts from the new reading.
             planned = min(planned, now.mono)
-        return Due(max(planned, self.retry_at, barred), trigger)
+        return Due(max(planned, self.retry_at, barred, self._store_looked_for), trigger)
 
     def refusal(self, now: Moment) -> Refusal | None:
         """Why a request that finds no usable token is answered at once; None when it should wait for a renewal."""
@@ -166,18 +171,19 @@ class Life:
 
     def begin_anew(self) -> None:
         """A person put another seed in place: it opens the next session, however good the one at hand is."""
-        self._anew = True
+        self.anew = True
 
     def adopted(self, pair: TokenPair, now: float) -> None:
         """A new pair came. One that is dead on arrival still brings the next refresh token, and cures nothing."""
         persists = pair.killed and self.pair is not None and self.pair.killed
-        by_login = self.pair is None or pair.session_began != self.pair.session_began
+        by_login = self.pair is None or pair.session != self.pair.session
         self.pair = pair
-        self.refresh_at = due_at(pair, self._margins, self._draw)
+        self.refresh_at = due_at(pair, self._margins, self.draw)
         if pair.killed and not persists:
             self.refresh_at = pair.obtained.mono
         self._presented = 0
-        self._refresh_refused = self._anew = False
+        self._alone_at, self._store_looked_for = None, -inf
+        self._refresh_refused = self.anew = False
         if not self.alive(now):
             return
         self.failures = self._strikes = self._strikes_dead = self._dead_arrivals = 0
@@ -209,21 +215,32 @@ class Life:
         self._strikes_dead = 0 if alive else self._strikes_dead + 1
         self.last_error = error
         if step == "login" and error.result in ("invalid_grant", "operator"):
-            self._anew = False  # what was put in place is no good: the session at hand goes on
+            self.anew = False  # what was put in place is no good: the session at hand goes on
         if error.result == "invalid_credentials":
             self._refused_logins += 1
             self._refused_at = now
-            self.suspended_until = now + suspension(self._refused_logins, self._draw())
+            self.suspended_until = now + suspension(self._refused_logins, self.draw())
             return
         if error.result == "invalid_grant" and self.can_login:
             self.retry_at = now + FIRST_PROBE  # the next step is another one: a login
             return
         count = self._strikes if alive else self._strikes_dead
-        pause = pause_after(error, step, count, self._margins.min_interval if alive else 0.0, self._draw())
+        pause = pause_after(error, step, count, self._margins.min_interval if alive else 0.0, self.draw())
         self.retry_at = now + pause.seconds
         if alive and pause.ours and self.pair is not None:
             # The moment it dies is a fresh reason to try.
             self.retry_at = min(self.retry_at, max(self.pair.dead_at, now + FIRST_PROBE))
+
+    def waits_for_store(self, now: float) -> bool:
+        """The store is down, and with it the right to refresh the pair that replicas share. Whether to serve on for
+        now: while the token lives, until a moment drawn from the rest of its life, lest replicas whose tokens end
+        together log in together (K7)."""
+        if self.pair is None or not self.alive(now):
+            return False
+        if self._alone_at is None:
+            self._alone_at = now + self.draw() * max(self.pair.dead_at - SAFE - now, 0.0)
+        self._store_looked_for = min(now + LOOK_FOR_STORE, self._alone_at)
+        return now < self._alone_at
 
     def rejection_begins(self, now: float) -> None:
         """A renewal starts because the platform refused the token. Until one cures it, the next of this kind waits."""
@@ -255,7 +272,7 @@ class Life:
         )
 
     def _planned(self, pair: TokenPair, now: float) -> tuple[float, Trigger]:
-        if self._anew:
+        if self.anew:
             return pair.obtained.mono, "credentials_changed"
         session = session_due_at(pair, self._margins) if self.can_login and not self.suspended(now) else inf
         if session < self.refresh_at:

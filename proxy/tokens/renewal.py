@@ -1,199 +1,241 @@
-"""One renewal: under the store's lock, refresh or log in, and store the pair before anybody uses it."""
+"""One renewal: under the store's lock, refresh or log in, and store the pair before anybody uses it.
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+Replicas share a session by the store. Whoever renews looks there first, under the lock: another may have renewed
+already. A refresh token of the fleet is presented only by who holds the lock, finds that very token stored, and knows
+of nobody who may have presented it; in any other case a login is the price, never a second presentation (K4).
+"""
+
+from collections.abc import Callable
 from typing import Final
 from uuid import uuid4
 
 from proxy.counters import Trigger
-from proxy.errors import SecretError, StoreError, TokenError
+from proxy.errors import LockLostError, StoreError, TokenError
 from proxy.tokens.clock import Clock
-from proxy.tokens.ledger import Exchange, Ledger
-from proxy.tokens.pair import Grant, TokenPair, from_login, from_refresh
+from proxy.tokens.custody import Custody
+from proxy.tokens.exchanges import Exchanges
+from proxy.tokens.ledger import Ledger
+from proxy.tokens.pace import QUICK_LOGIN
+from proxy.tokens.pair import TokenPair
 from proxy.tokens.plan import Life
-from proxy.tokens.stores.base import Store, frozen, thawed
-from proxy.tokens.systems.base import Reply, Step, System, TokenRequest
-from proxy.tokens.systems.refusals import new_seed
-from proxy.tokens.systems.replies import http_date
-from proxy.tokens.transport import Transport
+from proxy.tokens.sessions import Sessions
+from proxy.tokens.stores.base import Lease
+from proxy.tokens.systems.base import Step
 
 EXCHANGES: Final = 3
 """The most one renewal makes: a refresh, once more when its answer was lost, a login (B7)."""
 AGAIN_AFTER: Final = 0.5
-LOGOUT_TIMEOUT: Final = 3.0
-_REFUSED: Final = ("invalid_credentials", "invalid_grant", "operator")
+APART: Final = 1.0
+"""Seconds, times a random number, that part the logins of replicas while no lock does (K7)."""
 
 
 class Renewal:
     """Does what ``Life`` decides. At most one runs at a time: the keeper sees to that.
 
-    binding: whom this configuration logs in as, hashed. timeout: seconds after which a renewal begins no further
-    exchange. new_id: makes correlation ids.
+    timeout: seconds after which a renewal begins no further exchange. new_id: makes correlation ids.
     """
 
     def __init__(
         self,
-        system: System,
-        transport: Transport,
-        store: Store,
+        exchanges: Exchanges,
+        custody: Custody,
+        sessions: Sessions,
         ledger: Ledger,
         clock: Clock,
         *,
-        binding: str,
         timeout: float,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
-        self._system = system
-        self._transport = transport
-        self._store = store
+        self._exchanges = exchanges
+        self.custody = custody
+        self._sessions = sessions
         self._ledger = ledger
         self._clock = clock
-        self._binding = binding
         self._timeout = timeout
         self._new_id = new_id
-        self._spent_seed: str | None = None  # digest of the last seed that got a definite answer
-        self._seed: str | None = None  # digest of the last that was to be presented
-        self._device: str | None = None  # the client id of the last login
-        self._refused_device: str | None = None  # one with which a login was refused: the next introduces the device
 
     async def run(self, life: Life, trigger: Trigger, *, urgent: bool, correlation_id: str = "") -> TokenPair:
         """The next pair, stored. Raises TokenError when there is none, with ``life`` told. urgent: somebody waits.
         correlation_id: of the request that asked, if one did."""
-        async with self._locked():
+        asked = life.pair
+        async with self.custody.lock() as lease:
+            presentable, down = await self._take_up(life, lease)
+            now, pair = self._clock.mono(), life.pair
+            if pair is not None and pair is not asked and trigger != "manual" and life.alive(now) and not life.anew:
+                return pair
+            step = life.step(now)
+            if (step == "refresh" and not presentable) or (step == "login" and down and not life.can_login):
+                presentable = await self._unentitled(life, down=down, urgent=urgent)
             began = self._clock.mono()
             for left in reversed(range(EXCHANGES)):
-                step = life.step(self._clock.mono())
+                step = life.step(self._clock.mono(), presentable=presentable)
                 if step == "login" and (pause := life.login_wait(self._clock.mono())):
                     await self._clock.sleep(pause)
+                basis = life.pair
+                if lease is not None and not lease.held():
+                    return await self._overtaken(life, asked)
                 try:
-                    pair = await self._exchange(step, life, trigger, correlation_id or self._new_id())
+                    pair = await self._exchanges.make(
+                        step, basis, trigger, correlation_id or self._new_id(), probing=life.known_down
+                    )
                 except TokenError as error:
+                    if life.pair is not basis:  # taken up while this process was out of the race
+                        return await self._overtaken(life, asked)
                     if step == "refresh":
                         life.refresh_failed(error)
                     now = self._clock.mono()
                     patient = urgent and now - began < self._timeout
                     if not (left and life.carries_on(step, error, now, patient=patient)):
                         life.failed(error, step, now)
+                        if error.result == "invalid_credentials" and self.custody.shared:
+                            await self._clock.sleep(QUICK_LOGIN)  # the lock keeps the others from failing right after
                         raise
                     if error.lost:
                         await self._clock.sleep(AGAIN_AFTER)
                 else:
-                    # Before use: after a crash between the two, the stored refresh token would be a spent one.
-                    await self._save(pair)
-                    return pair
+                    return await self._kept(life, step, basis, pair)
         raise AssertionError("the last exchange returns or raises")
 
     async def load(self) -> TokenPair | None:
         """What the store still holds for this identity and configuration."""
-        try:
-            stored = await self._store.load(self._ledger.identity)
-        except StoreError as error:
-            self._ledger.store_failed("load", error)
-            return None
-        return thawed(stored, self._clock.now()) if stored and stored.binding == self._binding else None
+        pair = await self._found()
+        if pair is not None:
+            self.custody.note(pair)
+        return pair
 
-    async def forget(self) -> None:
-        """Takes the pair out of the store, unless it is a later configuration's by now."""
-        try:
-            stored = await self._store.load(self._ledger.identity)
-            if stored is not None and stored.binding == self._binding:
-                await self._store.delete(self._ledger.identity)
-        except StoreError as error:
-            self._ledger.store_failed("delete", error)
+    def inherit(self, former: object, pair: TokenPair | None) -> TokenPair | None:
+        """After a reload: the former renewal's pair, where that meant the same and it is in no store; else None."""
+        same = isinstance(former, Renewal) and self.custody.inherit(former.custody)
+        return pair if same and pair is not None and not self.custody.known(pair) else None
+
+    def follow(self, life: Life, found: TokenPair) -> bool:
+        """Goes on with what another replica stored; False when that is nothing new. A session that this replica opened
+        for want of a store, and that nobody else knows, ends."""
+        mine = life.pair
+        if mine is not None and found.fingerprint == mine.fingerprint:
+            self.custody.note(found)
+        if self.custody.known(found):
+            return False
+        now = self._clock.mono()
+        if mine is not None and self.custody.alone(mine) and mine.session != found.session and life.worth_a_logout(now):
+            self._sessions.retire(mine)
+        self.custody.note(found)
+        self._ledger.adopted(found)
+        life.adopted(found, now)
+        if self.changed(found):
+            life.begin_anew()
+        return True
+
+    async def share(self, life: Life) -> TokenPair | None:
+        """Stores the pair at hand, now that the store may be back; or gives the one that another replica stored in the
+        meantime. The session that is replaced thereby ends."""
+        mine = life.pair
+        async with self.custody.lock() as lease:
+            try:
+                found = await self.custody.load() if lease else None
+            except StoreError:
+                return None
+            if lease is None or mine is None or life.pair is not mine:
+                return None
+            if found is not None and self.follow(life, found):
+                return found
+            try:
+                stored = self.custody.known(mine) or await self.custody.save(mine)
+            except LockLostError:
+                return None
+            if stored and found is not None and found.session != mine.session:
+                self._sessions.retire(found)
+        return None
 
     def changed(self, pair: TokenPair | None) -> bool:
         """Whether a person put another seed in place than the one that the pair's session came from."""
-        if pair is None or pair.seed is None:
-            return False
-        try:
-            return self._system.seed_digest() not in (None, pair.seed, self._spent_seed)
-        except SecretError:
-            return False  # the first one may be gone: its successor is what counts
+        return self._exchanges.changed(pair)
 
-    async def logout(self, pair: TokenPair) -> None:
-        """Ends the pair's session at the provider: best effort, short (K11)."""
-        if pair.refresh is None:
-            return
-        correlation_id = self._new_id()
-        fields = {"identity": self._ledger.identity, "correlation_id": correlation_id}
-        try:
-            request = self._system.logout(pair.access, pair.refresh)
-            if request is None:
-                return
-            reply = await self._transport.exchange(request, correlation_id, within=LOGOUT_TIMEOUT)
-        except (TokenError, SecretError) as error:
-            self._ledger.log.info("logout failed", words=str(error), **fields)
-            return
-        # 204 also the second time; 400 when the session is gone, which is as good.
-        self._ledger.log.info("logged out" if reply.status < 300 else "logout refused", status=reply.status, **fields)
+    def alone(self, pair: TokenPair) -> bool:
+        """Whether the session ends with this process: nobody else knows of it, and it is the gateway's to end."""
+        return self._sessions.ours(pair) and self.custody.alone(pair)
 
-    async def _exchange(self, step: Step, life: Life, trigger: Trigger, correlation_id: str) -> TokenPair:
-        exchange = Exchange(step, trigger, self._clock.now(), correlation_id)
+    async def close(self, last: TokenPair | None) -> None:
+        """Ends the sessions that were replaced, and the last one, where given."""
+        if last is not None:
+            await self.custody.forget()
+        await self._sessions.close(last)
+
+    # Inside
+
+    async def _take_up(self, life: Life, lease: Lease | None) -> tuple[bool, bool]:
+        """Looks again, under the lock, and goes on with what is there. Whether the refresh token may be presented then,
+        and whether the store is down."""
+        custody, mine = self.custody, life.pair
+        if not custody.shared:
+            return True, False
         try:
-            request = self._request(step, life.pair)
-            reply = await self._transport.exchange(request, exchange.correlation_id, probing=life.known_down)
-            grant = self._read(reply, request, exchange)
-        except SecretError as exc:
-            error = TokenError("operator", str(exc))
-            self._ledger.failed(exchange, error, self._clock.now())
-            raise error from exc
-        except TokenError as error:
-            self._ledger.failed(exchange, error, self._clock.now())
-            raise
-        if step == "refresh" and life.pair is not None:
-            pair = from_refresh(grant, exchange.sent, life.pair)
-        else:
-            opened = self._system.seed is None
-            pair = from_login(grant, exchange.sent, opened=opened, seed=None if opened else self._spent_seed)
-        self._ledger.obtained(exchange, pair, self._clock.now())
+            found = await custody.load() if lease else None
+        except StoreError:
+            lease = found = None
+        if lease is None:
+            return mine is None or not custody.known(mine), True
+        if found is not None and self.follow(life, found):
+            mine = found
+        if mine is None or not custody.known(mine):
+            return True, False
+        # Gone from the store, or a former one: data were lost there, and with them perhaps a newer pair. Orphaned: it
+        # may be spent; on this host who had the lock is dead for certain, and one more presentation is worth a try.
+        stored = found is not None and found.fingerprint == mine.fingerprint
+        return stored and (custody.local or not lease.orphaned), False
+
+    async def _unentitled(self, life: Life, *, down: bool, urgent: bool) -> bool:
+        """The refresh token may be another replica's to present. False: log in. Raises TokenError when there is nothing
+        to do but wait; True when there is no other chance."""
+        now = self._clock.mono()
+        if not life.can_login:
+            if not down:
+                return True
+            words = "the token store is down, and without it a refresh token that replicas share is not presented"
+            error = TokenError("network", words)
+            life.failed(error, "refresh", now)
+            raise error
+        if down:
+            if not urgent and life.waits_for_store(now):
+                raise TokenError("network", "the token store is down: the token at hand serves on")
+            if not self.custody.local:
+                await self._clock.sleep(life.draw() * APART)
+        return False
+
+    async def _found(self) -> TokenPair | None:
+        try:
+            return await self.custody.load()
+        except StoreError:
+            return None
+
+    async def _overtaken(self, life: Life, asked: TokenPair | None) -> TokenPair:
+        """This process stood still until its lock ran out: what another replica stored meanwhile is what counts."""
+        found = await self._found()
+        if found is not None:
+            self.follow(life, found)
+        pair = life.pair
+        if pair is not None and pair is not asked and life.alive(self._clock.mono()):
+            return pair
+        error = TokenError("network", "this process stood still until its lock on the token store ran out: once more")
+        life.failed(error, "refresh", self._clock.mono())
+        raise error
+
+    async def _kept(self, life: Life, step: Step, basis: TokenPair | None, pair: TokenPair) -> TokenPair:
+        """The pair to use, after storing it. Before use: after a crash between the two, the stored refresh token would
+        be a spent one."""
+        try:
+            stored = await self.custody.save(pair)
+        except LockLostError:
+            found = await self._found()
+            if found is None:
+                return pair
+            if found.session != pair.session:
+                self._sessions.retire(pair)
+            self.follow(life, found)
+            return life.pair if life.pair is not None and life.alive(self._clock.mono()) else pair
+        replaced = basis if step == "login" and life.pair is basis else None
+        # With the store down, other replicas may use it still.
+        unused = replaced is not None and (stored or self.custody.alone(replaced))
+        if replaced is not None and unused and life.worth_a_logout(self._clock.mono()):
+            self._sessions.retire(replaced)
         return pair
-
-    def _request(self, step: Step, pair: TokenPair | None) -> TokenRequest:
-        if step == "refresh" and pair is not None and pair.refresh is not None:
-            return self._system.refresh(pair.refresh)
-        self._seed = self._system.seed_digest()
-        if self._system.seed is not None and self._seed in (self._spent_seed, pair.seed if pair else None):
-            raise TokenError("invalid_grant", f"the session is over: {new_seed(self._system.seed)}")
-        self._device = pair.client_id if pair and pair.client_id != self._refused_device else None
-        return self._system.login(self._device)
-
-    def _read(self, reply: Reply, request: TokenRequest, exchange: Exchange) -> Grant:
-        received = self._clock.now()
-        date = http_date(reply.headers.get("date", ""))
-        if date is not None:
-            self._ledger.skew(date, exchange.sent, received)
-        seed = exchange.grant == "login" and self._system.seed is not None
-        try:
-            grant = self._system.read(reply, request, exchange.grant, received.wall)
-        except TokenError as error:
-            if seed and error.result == "invalid_grant":
-                self._spent_seed = self._seed
-            if exchange.grant == "login" and error.result in _REFUSED:
-                self._refused_device = self._device
-            raise
-        if seed:
-            self._spent_seed = self._seed
-        if date is None and grant.issued_at is not None:
-            self._ledger.skew(grant.issued_at, exchange.sent, received)
-        return grant
-
-    @asynccontextmanager
-    async def _locked(self) -> AsyncIterator[None]:
-        """The store's lock; none when the store is down: the replica then keeps a session of its own (B6)."""
-        try:
-            lock = self._store.lock(self._ledger.identity)
-            await lock.__aenter__()
-        except StoreError as error:
-            self._ledger.store_failed("lock", error)
-            yield
-            return
-        try:
-            yield
-        finally:
-            await lock.__aexit__(None, None, None)
-
-    async def _save(self, pair: TokenPair) -> None:
-        try:
-            await self._store.save(self._ledger.identity, frozen(pair, self._binding))
-        except StoreError as error:
-            self._ledger.store_failed("save", error)

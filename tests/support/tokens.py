@@ -152,6 +152,7 @@ class FakeProvider:
     reached: list[bool] = field(default_factory=list)  # of each request, whether it may have been carried out
     refused_logins: list[float] = field(default_factory=list)  # when, on the steady clock
     overlapped: bool = False
+    reused: int = 0  # refresh tokens presented that a rotation had replaced
     ends: dict[str, float] = field(default_factory=dict)  # access token: when it dies, on the steady clock
     tls_read: int = 0
 
@@ -241,6 +242,7 @@ class FakeProvider:
             return replied(204)
         if form["refresh_token"] != session.refresh:
             session.open = False
+            self.reused += 1
             return refused(400, "invalid_grant", "Maximum allowed refresh token reuse exceeded")
         if self.clock.mono() >= session.began + self.maximum:
             return refused(400, "invalid_grant", "Token is not active")

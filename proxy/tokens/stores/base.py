@@ -31,6 +31,7 @@ class StoredPair:
     scope: str = ""
     client_id: str | None = None
     seed: str | None = None
+    session: str = ""
 
     @property
     def worthless_at(self) -> float | None:
@@ -61,6 +62,7 @@ def frozen(pair: TokenPair, binding: str) -> StoredPair:
         scope=pair.scope,
         client_id=pair.client_id,
         seed=pair.seed,
+        session=pair.session,
     )
 
 
@@ -84,6 +86,7 @@ def thawed(stored: StoredPair, now: Moment) -> TokenPair:
         scope=stored.scope,
         client_id=stored.client_id,
         seed=stored.seed,
+        session=stored.session,
     )
 
 
@@ -93,7 +96,7 @@ class Lease(Protocol):
     @property
     def orphaned(self) -> bool:
         """The holder before vanished, or could not save what it got: the refresh token that is stored may have been
-        presented already."""
+        presented already. Where the store is ``local`` that holder is dead; else it may only be frozen."""
 
     def held(self) -> bool:
         """Whether this process is still beyond doubt the only holder. Worth asking right before a refresh token is
@@ -110,6 +113,10 @@ class Store(Protocol):
     @property
     def shared(self) -> bool:
         """Whether other processes, now or later, may use the sessions kept here: then nobody logs them out."""
+
+    @property
+    def local(self) -> bool:
+        """Whether all who share it are of this host, and the kernel frees a dead holder's lock, and no other's."""
 
     async def load(self, identity: str) -> StoredPair | None:
         """What was saved last; None when there is nothing. What cannot be read for good is set aside first, said in

@@ -70,6 +70,7 @@ class FileStore:
 
     kind = "file"
     shared = True
+    local = True
 
     def __init__(self, shelf: Shelf, note: Note, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._shelf = shelf

@@ -20,6 +20,7 @@ class _Held:
 class MemoryStore:
     kind = "memory"
     shared = False
+    local = True
 
     def __init__(self) -> None:
         self._pairs: dict[str, StoredPair] = {}

@@ -64,6 +64,7 @@ class RedisStore:
 
     kind = "redis"
     shared = True
+    local = False
 
     def __init__(
         self,

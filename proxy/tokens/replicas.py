@@ -1,0 +1,52 @@
+"""What a replica does beside renewing: it takes up what others stored, and stores what it could not."""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from proxy.tokens.clock import Clock
+from proxy.tokens.pair import TokenPair
+from proxy.tokens.plan import Life
+from proxy.tokens.renewal import Renewal
+
+SHARE_AGAIN: Final = 5.0
+"""Seconds between two tries to store a pair, while nothing says that the store is back."""
+LOOK_EVERY: Final = 1.0
+
+
+class Replica:
+    """One keeper's part in the fleet. take: gets what others stored, in place of the pair at hand.
+
+    State, of the event loop's thread: when to try to store again.
+    """
+
+    def __init__(self, life: Life, renewal: Renewal, clock: Clock, take: Callable[[TokenPair], None]) -> None:
+        self._life = life
+        self._renewal = renewal
+        self._clock = clock
+        self._take = take
+        self._share_at = -inf
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(), name="follow the store")
+            tasks.create_task(self._share(), name="store later")
+
+    async def _follow(self) -> None:
+        async for found in self._renewal.custody.changes():
+            self._share_at = -inf
+            if found is not None and self._renewal.follow(self._life, found):
+                self._take(found)
+
+    async def _share(self) -> None:
+        while True:
+            await self._clock.sleep(LOOK_EVERY)
+            pair = self._life.pair
+            if pair is None or self._renewal.custody.known(pair) or self._clock.mono() < self._share_at:
+                continue
+            self._share_at = self._clock.mono() + SHARE_AGAIN
+            agreed = await self._renewal.share(self._life)
+            if agreed:
+                self._take(agreed)
