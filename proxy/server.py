@@ -23,7 +23,7 @@ from proxy.assembly import Assembly, Parts, in_force, not_in_force
 from proxy.config import Address, Config, FileWatcher, Loaded, files_of, warnings
 from proxy.descriptors import Descriptors
 from proxy.errors import ConfigError, SecretError
-from proxy.gateway.inbound import Inbound
+from proxy.gateway.listener import Listener, listen
 from proxy.gateway.service import Gateway
 from proxy.metrics import Metrics
 from proxy.overview import Overview
@@ -32,7 +32,6 @@ from proxy.tokens.keeper import Keeper
 
 WATCH_SECONDS: Final = 2.0
 _RETIRE_SECONDS: Final = 5.0  # requests signed by an identity that a reload took away may still be on their way
-_BACKLOG: Final = 1024
 
 
 class Server:
@@ -55,7 +54,7 @@ class Server:
         self._descriptors = Descriptors()
         self._tls: ssl.SSLContext | None = None
         self._sockets: list[socket.socket] = []
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._admin: AdminServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._overview = Overview(self, started_at=datetime.now(UTC))
@@ -116,13 +115,7 @@ class Server:
     async def _listen(self, config: Config) -> None:
         while self._sockets:
             try:
-                listener = await asyncio.get_running_loop().create_server(
-                    lambda: Inbound(self.gateway, secure=self._tls is not None),
-                    sock=self._sockets.pop(0),
-                    ssl=self._tls,
-                    ssl_handshake_timeout=config.limits.head_time if self._tls is not None else None,
-                    backlog=_BACKLOG,
-                )
+                listener = await listen(self.gateway, self._sockets.pop(0), self._tls)
             except OSError as exc:
                 raise cannot_listen("listen", config.listen.address, exc) from exc
             self._listeners.append(listener)
@@ -279,9 +272,14 @@ async def serve(loaded: Loaded, load: Callable[[], Loaded] | None, announce: Cal
     announce is called once connections are accepted."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     server = Server(loaded, load or (lambda: loaded))
+
+    def interrupted() -> None:
+        """Ctrl-C; pressed once more it ends the drain. A second SIGTERM means nothing: orchestrators repeat theirs."""
+        server.gateway.hasten() if stop.is_set() else stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:

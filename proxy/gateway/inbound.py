@@ -40,11 +40,12 @@ class Inbound(ClientEnd):
         "verdict",
     )
 
-    def __init__(self, gateway: Service, *, secure: bool) -> None:
+    def __init__(self, gateway: Service, *, secure: bool, peer: str = "") -> None:
+        """peer: of a client that has entered already, to negotiate TLS."""
         super().__init__(gateway)
         self.gateway: Service = gateway
         self.scheme = b"https" if secure else b"http"
-        self.peer = ""
+        self.peer = peer
         self.verdict: Verdict = "ask"  # who may use it, where the address alone decides
         self.has_certificate = False
         self.started = 0.0
@@ -69,11 +70,12 @@ class Inbound(ClientEnd):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self.transport.set_write_buffer_limits(high=_WRITE_HIGH)
         self.deadline = self.gateway.now + self.gateway.limits.head_time
-        peername = transport.get_extra_info("peername")
-        if not isinstance(peername, tuple):  # gone before it was accepted: nobody to judge, to count or to answer
-            self.transport.abort()
-            return
-        self.peer = peername[0]
+        if not self.peer:
+            peername = transport.get_extra_info("peername")
+            if not isinstance(peername, tuple):  # gone before it was accepted: nobody to judge, to count or to answer
+                self.transport.abort()
+                return
+            self.peer = peername[0]
         self.has_certificate = bool(transport.get_extra_info("peercert"))
         words = self.gateway.connected(self)
         if words is not None:  # one too many: told once and closed, never lingered with

@@ -53,14 +53,15 @@ class Gateway:
         self.wall = wall
         self.now = clock()
         self.metrics = metrics
-        self.draining = False
+        self.draining = self._hurried = False
         self.limits = Limits()
         self.access_log = access_log
         self._table: RouteTable[Route] = RouteTable([])
         self._clients: Clients | None = None
         self.routes: list[Route] = []
         self._connections: set[ClientSide] = set()
-        self._per_address: dict[str, int] = {}
+        self._present = 0  # these, and those whose TLS is being negotiated
+        self._per_address: dict[str, int] = {}  # of them
         self._tasks: set[asyncio.Task[None]] = set()
         self._random = random.Random()  # noqa: S311 - correlation ids must be distinct, not secret
         self._no_route = metrics.route(NO_ROUTE)
@@ -90,30 +91,39 @@ class Gateway:
 
     # -- connections --------------------------------------------------------------------------------------------
 
-    def connected(self, connection: ClientSide) -> str | None:
-        """Take a connection in; words when it is one too many."""
-        peer = connection.peer
+    def enter(self, peer: str) -> str | None:
+        """One connection more, of this address; words when it is one too many."""
         here = self._per_address.get(peer, 0)
-        self._connections.add(connection)
         self._per_address[peer] = here + 1
-        if self._clients is not None:
-            connection.verdict = self._clients.connection_verdict(peer)
+        self._present += 1
         if here >= self.limits.connections_per_address:
             return f"This address has {here} connections already, as many as one may have."
-        if len(self._connections) > self.limits.connections:
+        if self._present > self.limits.connections:
             return f"The gateway has {self.limits.connections} connections already, as many as it may have."
         return None
 
+    def leave(self, peer: str) -> None:
+        """One connection less."""
+        self._present -= 1
+        left = self._per_address.get(peer, 1) - 1
+        if left:
+            self._per_address[peer] = left
+        else:
+            self._per_address.pop(peer, None)
+
+    def connected(self, connection: ClientSide) -> str | None:
+        """Take a connection in; words when it is one too many. By TLS it has entered before its handshake."""
+        words = None if connection.scheme == b"https" else self.enter(connection.peer)
+        self._connections.add(connection)
+        if self._clients is not None:
+            connection.verdict = self._clients.connection_verdict(connection.peer)
+        return words
+
     def disconnected(self, connection: ClientSide) -> None:
         """Forget a connection."""
-        if connection not in self._connections:
-            return
-        self._connections.discard(connection)
-        left = self._per_address.get(connection.peer, 1) - 1
-        if left:
-            self._per_address[connection.peer] = left
-        else:
-            self._per_address.pop(connection.peer, None)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self.leave(connection.peer)
 
     def sweep(self) -> None:
         """One look at every deadline, instead of a timer a request."""
@@ -263,11 +273,15 @@ class Gateway:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
+    def hasten(self) -> None:
+        """Wait for nothing under way any more."""
+        self._hurried = True
+
     async def drain(self, seconds: float) -> None:
         """Answer what is under way, for at most so long; idle connections close at once. Then break off the rest."""
         self.draining = True
         until = self.clock() + seconds
-        while self._connections and self.clock() < until:
+        while self._connections and self.clock() < until and not self._hurried:
             for connection in [each for each in self._connections if each.idle]:
                 connection.close()
             await asyncio.sleep(0.02)

@@ -1,0 +1,109 @@
+"""Where clients come in: a bound socket, plain or with TLS.
+
+asyncio's own TLS server knows nothing of a connection before its handshake is over and tells nobody when it fails. So
+with TLS the connections are accepted here: each has its place in the limits from its first moment, and what a handshake
+failed of is said. It has ``limits.head_time``, as a head has.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from proxy import logs, tls
+from proxy.gateway.inbound import Inbound
+from proxy.gateway.service import Gateway
+
+_BACKLOG: Final = 1024
+_PAUSE_SECONDS: Final = 1.0  # without a descriptor left, a connection waits in the kernel; asyncio waits as long
+_QUIET_SECONDS: Final = 10.0
+
+
+class Listener(Protocol):
+    @property
+    def sockets(self) -> Sequence[socket.socket]: ...
+
+    def close(self) -> None:
+        """Accept nothing more."""
+
+
+async def listen(gateway: Gateway, sock: socket.socket, context: ssl.SSLContext | None) -> Listener:
+    """Accept connections from here on. Raises OSError."""
+    if context is not None:
+        return TlsListener(gateway, sock, context)
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(lambda: Inbound(gateway, secure=False), sock=sock, backlog=_BACKLOG)
+
+
+class TlsListener:
+    """State, of the event loop's thread: the tasks, one that accepts and one a handshake."""
+
+    def __init__(self, gateway: Gateway, sock: socket.socket, context: ssl.SSLContext) -> None:
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+        self.sockets = (sock,)
+        self._gateway = gateway
+        self._sock = sock
+        self._context = context
+        self._log = logs.get("proxy.gateway")
+        self._quiet_until = 0.0
+        self._tasks = {asyncio.get_running_loop().create_task(self._accept())}
+
+    def close(self) -> None:
+        """See Listener. Handshakes under way are broken off."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    sock, place = await loop.sock_accept(self._sock)
+                except ConnectionAbortedError:  # gone before it was taken
+                    continue
+                except OSError as exc:
+                    message = "socket.accept() out of system resource"
+                    loop.call_exception_handler({"message": message, "exception": exc, "socket": self._sock})
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    continue
+                self._arrived(sock, place[0])
+        finally:
+            self._sock.close()
+
+    def _arrived(self, sock: socket.socket, peer: str) -> None:
+        words = self._gateway.enter(peer)
+        if words is not None:  # a handshake, only to say so, would cost more than the place that there is not
+            self._gateway.leave(peer)
+            sock.close()
+            if self._gateway.now >= self._quiet_until:
+                self._quiet_until = self._gateway.now + _QUIET_SECONDS
+                self._log.warning("connection refused", client=peer, words=words)
+            return
+        task = asyncio.get_running_loop().create_task(self._shake_hands(sock, peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _shake_hands(self, sock: socket.socket, peer: str) -> None:
+        gateway = self._gateway
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Inbound(gateway, secure=True, peer=peer),
+                sock,
+                ssl=self._context,
+                ssl_handshake_timeout=gateway.limits.head_time,
+            )
+        except OSError as exc:  # of ssl too
+            gateway.leave(peer)
+            self._failed(peer, exc)
+
+    def _failed(self, peer: str, exc: OSError) -> None:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            self._gateway.metrics.client_denied["credential"] += 1
+        words = tls.explain(exc)
+        if isinstance(exc, ConnectionAbortedError):  # as both event loops say it
+            words = f"it was not over within {self._gateway.limits.head_time:g} s"
+        # Who only looks whether somebody listens (a health check, a port scan) is not worth a line.
+        tell = self._log.debug if isinstance(exc, ConnectionResetError) else self._log.info
+        tell("tls handshake failed", client=peer, words=words)
