@@ -13,6 +13,7 @@ from tests.support.lockfile import faults
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = sorted((ROOT / "proxy").rglob("*.py"))
+DASHBOARD = sorted((ROOT / "grafana").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 MAX_FUNCTION, P90_FUNCTION, MAX_MODULE = 60, 30, 300
@@ -76,7 +77,7 @@ def lengths(files: list[Path]) -> list[tuple[int, str]]:
 
 
 def test_no_function_is_longer_than_a_screen() -> None:
-    assert [found for found in lengths(CODE + TESTS) if found[0] > MAX_FUNCTION] == []
+    assert [found for found in lengths(CODE + DASHBOARD + TESTS) if found[0] > MAX_FUNCTION] == []
 
 
 def test_nine_functions_in_ten_are_short() -> None:
@@ -85,7 +86,7 @@ def test_nine_functions_in_ten_are_short() -> None:
 
 
 def test_no_module_is_longer_than_one_sitting() -> None:
-    sizes = ((len(file.read_text().splitlines()), shown(file)) for file in CODE)
+    sizes = ((len(file.read_text().splitlines()), shown(file)) for file in CODE + DASHBOARD)
     assert [size for size in sizes if size[0] > MAX_MODULE] == []
 
 
@@ -155,7 +156,7 @@ def test_every_suppressed_lint_says_why() -> None:
     bare = re.compile(r"#\s*(?:noqa|type: ignore|pragma: no cover)(?::\s*[A-Z0-9, ]+|\[[a-z, -]+\])?\s*$")
     found = [
         f"{shown(file)}:{number}"
-        for file in CODE + TESTS
+        for file in CODE + DASHBOARD + TESTS
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if bare.search(line)
     ]
