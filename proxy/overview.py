@@ -1,16 +1,26 @@
 """What the admin port shows of a running gateway: readiness, status, and a refresh by hand."""
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy import __version__
 from proxy.admin import Check
-from proxy.config import Config, warnings
-from proxy.errors import TokenUnavailableError
+from proxy.config import Config, RemoteIdentity, Route, warnings
+from proxy.errors import Fault, TokenUnavailableError
 from proxy.gateway.service import Gateway
-from proxy.metrics import Metrics
+from proxy.metrics import NO_ROUTE, Metrics, RouteMetrics
+from proxy.recent import Recent
 from proxy.tokens.keeper import Keeper
+from proxy.tokens.pair import rfc3339
+
+_SAMPLES: Final = 5.0  # seconds between two readings of the counters
+_SKEW: Final = 10.0  # seconds; more than this and tokens may look expired, or issued in the future
+
+Counts = dict[tuple[str, str], float]
+"""By route (or ``store``) and what is counted."""
 
 
 class Running(Protocol):
@@ -19,6 +29,7 @@ class Running(Protocol):
     gateway: Gateway
     metrics: Metrics
     ready: bool
+    reload_faults: Sequence[Fault]
 
     @property
     def config(self) -> Config: ...
@@ -32,6 +43,13 @@ class Overview:
     def __init__(self, server: Running, *, started_at: datetime) -> None:
         self._server = server
         self._started_at = started_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._recent: Recent[tuple[str, str]] = Recent()
+
+    async def sample_for_ever(self) -> None:
+        """Reads the counters now and then, so that the status can tell what happened lately."""
+        while True:
+            self._recent.note(time.monotonic(), self._counts())
+            await asyncio.sleep(_SAMPLES)
 
     def checks(self) -> Sequence[Check]:
         """Ready: not shutting down, and each identity that a route needs has a usable token."""
@@ -46,29 +64,67 @@ class Overview:
     def status(self) -> Mapping[str, object]:
         """The document of ``/status``."""
         server = self._server
+        counts = self._counts()
+        seconds, gained = self._recent.gained(time.monotonic(), counts)
+        lately = {"seconds": round(seconds, 1)}
+        store = server.config.store.kind
         return {
             "version": __version__,
             "started_at": self._started_at,
-            "identities": {name: keeper.status() for name, keeper in server.keepers.items()},
-            "routes": self._routes(),
-            "store": {"kind": server.config.store.kind},
-            "warnings": warnings(server.config),
+            "at": rfc3339(time.time()),
+            "identities": {name: self._identity(name) for name in server.keepers},
+            "routes": [
+                {
+                    **_route(config, route.metrics),
+                    **_counted(counts, config.path),
+                    "last_minute": lately | _counted(gained, config.path),
+                }
+                for route, config in zip(server.gateway.routes, server.config.routes, strict=True)
+            ],
+            "unrouted": {
+                "requests": counts[NO_ROUTE, "requests"],
+                "last_minute": lately | {"requests": gained[NO_ROUTE, "requests"]},
+            },
+            "denied": dict(server.metrics.client_denied),
+            "store": {
+                "kind": store,
+                "errors": dict(server.metrics.store(store).errors),
+                "last_minute": lately | {"errors": _group(gained, "store", "")},
+            },
+            "config": {
+                "read_at": rfc3339(server.metrics.config_reload_at),
+                "reload_ok": server.metrics.config_reload_ok,
+                "faults": [{"path": fault.path, "words": fault.message} for fault in server.reload_faults],
+            },
+            "warnings": [*warnings(server.config), *self._clocks()],
         }
 
-    def _routes(self) -> list[dict[str, object]]:
-        return [
-            {
-                "path": config.path,
-                "upstream": config.upstream,
-                "identity": config.identity,
-                "verify": config.tls.verify,
-                "connections": {"idle": route.metrics.idle, "active": route.metrics.active},
-                "requests": sum(route.metrics.requests.values()),
-                "upstream_errors": dict(route.metrics.upstream_errors),
-                "rejections": dict(route.metrics.rejections),
-            }
-            for route, config in zip(self._server.gateway.routes, self._server.config.routes, strict=True)
-        ]
+    def _identity(self, name: str) -> dict[str, object]:
+        config, numbers = self._server.config.identities[name], self._server.metrics.identity(name)
+        keeper = self._server.keepers[name]
+        return {
+            **keeper.status(),
+            "usable": keeper.usable(),
+            "waiting": numbers.waiters,
+            "clock_skew_s": numbers.clock_skew,
+            "system": config.system,
+            "endpoint": config.endpoint if isinstance(config, RemoteIdentity) else None,
+        }
+
+    def _clocks(self) -> Iterator[str]:
+        for name in self._server.keepers:
+            skew = self._server.metrics.identity(name).clock_skew or 0.0
+            if abs(skew) > _SKEW:
+                side = "ahead of" if skew > 0 else "behind"
+                yield f"identities.{name}: the provider's clock is {abs(skew):.0f} s {side} this machine's"
+
+    def _counts(self) -> Counts:
+        metrics = self._server.metrics
+        counts: Counts = {}
+        for path in (NO_ROUTE, *(route.path for route in self._server.config.routes)):
+            counts |= {(path, what): count for what, count in _totals(metrics.route(path))}
+        errors = metrics.store(self._server.config.store.kind).errors
+        return counts | {("store", operation): count for operation, count in errors.items()}
 
     def identities(self) -> Collection[str]:
         """Their names."""
@@ -87,6 +143,48 @@ class Overview:
         status = keeper.status()
         last = status["last_refresh"]
         return {**last, "suspended_until": status["suspended_until"]} if isinstance(last, dict) else {}
+
+
+def _route(config: Route, numbers: RouteMetrics) -> dict[str, object]:
+    return {
+        "path": config.path,
+        "upstream": config.upstream,
+        "identity": config.identity,
+        "verify": config.tls.verify,
+        "connections": {"idle": numbers.idle, "active": numbers.active},
+    }
+
+
+def _totals(numbers: RouteMetrics) -> Iterator[tuple[str, float]]:
+    kinds = {"client_errors": 0, "server_errors": 0}
+    for (_, code), count in numbers.requests.items():
+        if code >= 500:
+            kinds["server_errors"] += count
+        elif code >= 400 and code != 499:  # the client left: nobody's error
+            kinds["client_errors"] += count
+    yield "requests", sum(numbers.requests.values())
+    yield from kinds.items()
+    yield "answers", sum(numbers.upstream_response.counts)
+    yield "seconds", numbers.upstream_response.total
+    yield from ((f"upstream {reason}", count) for reason, count in numbers.upstream_errors.items())
+    yield from ((f"rejection {outcome}", count) for outcome, count in numbers.rejections.items())
+
+
+def _counted(counts: Mapping[tuple[str, str], float], path: str) -> dict[str, object]:
+    """A route's part of ``counts``. upstream_mean_s: to its response head; None where there was none."""
+    answers = counts[path, "answers"]
+    return {
+        "requests": counts[path, "requests"],
+        "client_errors": counts[path, "client_errors"],
+        "server_errors": counts[path, "server_errors"],
+        "upstream_mean_s": round(counts[path, "seconds"] / answers, 4) if answers else None,
+        "upstream_errors": _group(counts, path, "upstream "),
+        "rejections": _group(counts, path, "rejection "),
+    }
+
+
+def _group(counts: Mapping[tuple[str, str], float], path: str, kind: str) -> dict[str, float]:
+    return {what.removeprefix(kind): n for (of, what), n in counts.items() if of == path and what.startswith(kind)}
 
 
 def _why(status: Mapping[str, object]) -> str:

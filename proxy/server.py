@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ from proxy.admin import AdminServer
 from proxy.assembly import Assembly, Parts, in_force, not_in_force
 from proxy.config import Address, Config, FileWatcher, Loaded, files_of, warnings
 from proxy.descriptors import Descriptors
-from proxy.errors import ConfigError, SecretError
+from proxy.errors import ConfigError, Fault, SecretError
 from proxy.gateway.listener import Listener, listen
 from proxy.gateway.service import Gateway
 from proxy.metrics import Metrics
@@ -59,6 +59,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._overview = Overview(self, started_at=datetime.now(UTC))
         self.ready = self._ending = False
+        self.reload_faults: Sequence[Fault] = ()  # of the last reload, if it was refused
 
     @property
     def config(self) -> Config:
@@ -98,8 +99,8 @@ class Server:
             await keeper.start()
         await self._listen(config)
         self._watcher.watch(files_of(config))
-        self._spawn(self.gateway.sweep_for_ever())
-        self._spawn(self._watch_files())
+        for work in (self.gateway.sweep_for_ever(), self._overview.sample_for_ever(), self._watch_files()):
+            self._spawn(work)
         self.ready = True
         self.metrics.config_reload_at = time.time()
 
@@ -164,21 +165,21 @@ class Server:
                 parts = self._assembly.build(in_force(wanted, self.config), self._parts)
                 await self._put_to_work(parts)
             except ConfigError as error:
-                self.metrics.config_reload_ok = False
+                self.metrics.config_reload_ok, self.reload_faults = False, error.faults
                 for fault in error.faults:
                     self._log.error("reload refused", path=fault.path, words=fault.message)
                 words = "the configuration in force stays; mend the file and send SIGHUP"
                 self._log.error("reload refused", words=words)
                 return
             except Exception as exc:  # noqa: BLE001 - whatever it is, the gateway serves on, and says so
-                self.metrics.config_reload_ok = False
                 words = "an error inside the gateway; the configuration in force stays"
+                self.metrics.config_reload_ok, self.reload_faults = False, [Fault("", words)]
                 self._log.error("reload failed", words=words, exc_info=exc)
                 return
             self._reloaded(wanted, parts.config)
 
     def _reloaded(self, wanted: Config, config: Config) -> None:
-        self.metrics.config_reload_ok = True
+        self.metrics.config_reload_ok, self.reload_faults = True, ()
         self.metrics.config_reload_at = time.time()
         self._watcher.watch(files_of(config))
         self.gateway.access_log.flush()
