@@ -13,10 +13,10 @@ from proxy.gateway.judge import Judge, summoned
 from proxy.gateway.outgoing import Outgoing
 from proxy.gateway.problems import Problem, body_slow, body_too_large, render, upstream_failed, upstream_slow
 from proxy.gateway.rejection import Look
+from proxy.gateway.relation import UpstreamError
 from proxy.gateway.route import Route
 from proxy.gateway.seams import ClientSide
 from proxy.gateway.tunnel import Tunnel
-from proxy.gateway.upstream import UpstreamError
 from proxy.metrics import RejectionOutcome
 from proxy.tokens.source import Credential
 
@@ -122,7 +122,7 @@ class Exchange:
     # -- from the upstream --------------------------------------------------------------------------------------
 
     def upstream_writable(self, writable: bool) -> None:
-        """See upstream.Exchange."""
+        """See relation.Exchange."""
         self.outgoing.paused = not writable
         if writable:
             self._inbound.resume_reading()
@@ -132,7 +132,7 @@ class Exchange:
             self.outgoing.watch()
 
     def informational(self, head: ResponseHead) -> None:
-        """See upstream.Exchange. To an HTTP/1.0 client none is sent (RFC 9110 15.2), and 100 only once."""
+        """See relation.Exchange. To an HTTP/1.0 client none is sent (RFC 9110 15.2), and 100 only once."""
         if self.head.minor == 0:
             return
         if head.status == 100:
@@ -144,7 +144,7 @@ class Exchange:
         self._inbound.write(interim(head, self.route.origins))
 
     def received(self, head: ResponseHead | None, pieces: list[bytes], done: bool, trailers: Fields) -> None:
-        """See upstream.Exchange."""
+        """See relation.Exchange."""
         if head is not None:
             outgoing = self.outgoing
             self.upstream_seconds = self._gateway.clock() - outgoing.sent_at
@@ -201,7 +201,7 @@ class Exchange:
         return answer.head(self.correlation_id, self.route.origins, gateway, keep_alive=self.head.keep_alive)
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """See upstream.Exchange. A 101 that nobody asked for breaks the protocol (RFC 9110 15.2.2)."""
+        """See relation.Exchange. A 101 that nobody asked for breaks the protocol (RFC 9110 15.2.2)."""
         connection = self.outgoing.connection
         if connection is None or not grants(head, self.head.upgrade):
             self.outgoing.drop()
@@ -213,10 +213,10 @@ class Exchange:
         Tunnel(self._inbound, connection, on_end=lambda: self._finish(101)).open(rest)
 
     def tunnelled(self, data: bytes) -> None:
-        """See upstream.Exchange: of a tunnel, the ``Tunnel`` is told."""
+        """See relation.Exchange: of a tunnel, the ``Tunnel`` is told."""
 
     def upstream_lost(self, error: UpstreamError) -> None:
-        """See upstream.Exchange."""
+        """See relation.Exchange."""
         retry = self.outgoing.may_retry(error)
         self.outgoing.connection = None
         if self.over:

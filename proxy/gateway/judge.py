@@ -15,8 +15,8 @@ from proxy.gateway.headers import passable
 from proxy.gateway.http1 import ResponseHead
 from proxy.gateway.outgoing import Outgoing
 from proxy.gateway.rejection import INSPECT_MAX, Look, RejectionRules
+from proxy.gateway.relation import UpstreamError
 from proxy.gateway.route import Route
-from proxy.gateway.upstream import UpstreamError
 from proxy.metrics import RejectionOutcome
 from proxy.tokens.source import Credential, TokenSource
 

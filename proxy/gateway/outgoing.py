@@ -16,10 +16,11 @@ from proxy.gateway.fields import Fields
 from proxy.gateway.headers import passable
 from proxy.gateway.http1 import RequestHead, ResponseHead
 from proxy.gateway.problems import Problem, internal_error, no_token
+from proxy.gateway.relation import Exchange, UpstreamError
 from proxy.gateway.route import Route
 from proxy.gateway.seams import ClientSide
 from proxy.gateway.sending import NO_BODY, SendingBody
-from proxy.gateway.upstream import Exchange, UpstreamConnection, UpstreamError
+from proxy.gateway.upstream import UpstreamConnection
 from proxy.tokens.source import Credential
 
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))

@@ -10,7 +10,8 @@ from math import inf
 from typing import Final
 
 from proxy import tls
-from proxy.gateway.upstream import UpstreamConnection, UpstreamError
+from proxy.gateway.relation import UpstreamError
+from proxy.gateway.upstream import UpstreamConnection
 from proxy.metrics import RouteMetrics
 
 _IDLE_SECONDS: Final = 60.0

@@ -8,8 +8,9 @@ from math import inf
 
 from proxy.gateway.fields import Fields
 from proxy.gateway.http1 import ResponseHead
+from proxy.gateway.relation import UpstreamError
 from proxy.gateway.seams import ClientSide
-from proxy.gateway.upstream import UpstreamConnection, UpstreamError
+from proxy.gateway.upstream import UpstreamConnection
 
 
 class Tunnel:

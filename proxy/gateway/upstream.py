@@ -6,56 +6,21 @@ Which connections are idle is the pool's business (``pool.py``).
 
 import asyncio
 import select
+import ssl
 from contextlib import suppress
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Protocol, cast
 
-from proxy.errors import ProxyError
 from proxy.gateway.bodies import BodyReader, ChunkedReader, EofReader, LengthReader
 from proxy.gateway.fields import Fields, MessageError
 from proxy.gateway.http1 import HEAD_END, ResponseHead, find_head_end, parse_response
+from proxy.gateway.relation import Exchange, UpstreamError
 from proxy.sockets import keep_watch
-
-UpstreamReason = Literal["connect", "tls", "timeout", "reset", "protocol"]
 
 _HEAD_MAX: Final = 64 * 1024
 _INFORMATIONAL_MAX: Final = 16  # RFC 9110 15.2 sets no bound; a flood of them would be an endless response head
 _FAREWELL_SECONDS: Final = 30.0
 _WRITE_HIGH: Final = 128 * 1024
 _NO_TRAILERS: Final[Fields] = []
-
-
-class UpstreamError(ProxyError):
-    """The upstream cannot be reached or broke off. reason: the metric's label; error: RFC 9209 2.3 error type."""
-
-    def __init__(self, reason: UpstreamReason, error: str, words: str) -> None:
-        super().__init__(words)
-        self.reason: UpstreamReason = reason
-        self.error = error
-        self.words = words
-
-
-class Exchange(Protocol):
-    """What a connection tells the request it carries. One of the two ``…lost`` or ``done`` ends the relation."""
-
-    method: bytes
-
-    def informational(self, head: ResponseHead) -> None:
-        """An interim (1xx) response."""
-
-    def received(self, head: ResponseHead | None, pieces: list[bytes], done: bool, trailers: Fields) -> None:
-        """What one read brought: a head if it ended in it, body pieces, and whether the response is complete."""
-
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """101: from here on the connection is a tunnel."""
-
-    def tunnelled(self, data: bytes) -> None:
-        """Bytes of the tunnel."""
-
-    def upstream_lost(self, error: UpstreamError) -> None:
-        """The connection ended or broke the protocol before the response was complete."""
-
-    def upstream_writable(self, writable: bool) -> None:
-        """Back-pressure: the upstream reads slower than the client sends, or reads again."""
 
 
 class Owner(Protocol):
@@ -73,6 +38,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_ended",
         "_head",
         "_informational",
         "_poll",
@@ -97,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._informational = 0
         self._reusable = False
         self._tunnel = False
+        self._ended = False  # the upstream has said that it sends no more
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport | None = None
         self.paused = False
@@ -130,6 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
             )
 
     def eof_received(self) -> bool:
+        self._ended = self.transport is not None and _is_proper(self.transport.get_extra_info("ssl_object"))
         return False  # the transport closes itself and connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,7 +107,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.forget(self)
             return
         reader = self._reader
-        if not self._tunnel and exc is None and reader is not None and not reader.done and reader.eof():
+        if not self._tunnel and exc is None and self._ended and reader is not None and reader.eof():
             self._finish(exchange, None, [], reader.trailers, clean=False)
             return
         words = "the upstream closed the connection before its answer was complete"
@@ -285,6 +253,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.close()
         if exchange is not None:
             exchange.upstream_lost(error)
+
+
+def _is_proper(secured: ssl.SSLObject | None) -> bool:
+    """Whether an end of input was the peer's own doing. Over TLS only its closure alert says so (RFC 9112 9.8): a FIN
+    can come from anybody on the way. uvloop tells of nothing else, asyncio of both; OpenSSL knows."""
+    try:
+        return secured is None or secured.read(1) == b""
+    except ssl.SSLError:
+        return False
 
 
 def _reader_for(head: ResponseHead) -> BodyReader:

@@ -1,6 +1,7 @@
 """Answers over TLS on both sides: what holds without it holds with it."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ class Secure:
             wire.close()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secure]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[True, False], ids=["uvloop", "asyncio"])
+async def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secure]:
     folder = tmp_path_factory.mktemp("gateway")
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(folder / "ca.pem"))
@@ -81,7 +82,8 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secure
         "timeouts": {"response": "3s"},
     }
     listen = {"address": "127.0.0.1:0", "tls": {"cert_file": str(chain), "key_file": str(key)}}
-    async with running_gateway({"listen": listen, "routes": [route]}, Path(folder)) as gateway:
+    config = {"listen": listen, "routes": [route], "uvloop": request.param}
+    async with running_gateway(config, Path(folder)) as gateway:
         there.url = gateway.url
         yield there
     listener.close()
@@ -120,6 +122,37 @@ async def test_a_truncated_answer_looks_truncated(here: Secure, request_: bytes)
     await until(wire.lost.is_set, 3.0, "the end")
     assert not bytes(wire.received).endswith(b"0\r\n\r\n")
     assert isinstance(wire.broken, ConnectionResetError)
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n"])
+async def test_a_body_that_only_the_end_delimits_is_whole_after_a_closure_alert_and_broken_off_without(
+    here: Secure, head: bytes
+) -> None:
+    """RFC 9112 9.8: anybody on the way can send a FIN, and only the upstream a closure alert."""
+
+    async def cut(wire: Wire) -> None:
+        await wire.request()
+        await wire.write(head + b"all that " * 20_000)
+        assert wire.transport is not None
+        await until(lambda: wire.transport is None or wire.transport.get_write_buffer_size() == 0, 3.0, "all sent")
+        await asyncio.sleep(0.05)
+        wire.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+    async def whole(wire: Wire) -> None:
+        await wire.request()
+        wire.send(head + b"all that " * 20_000)
+        wire.close()
+
+    found = await here.answer(whole)
+    assert found.body == b"all that " * 20_000
+    for request in (GET, GET_1_0):
+        here.raw.begin(cut)
+        wire = await here.dial()
+        wire.send(request)
+        await wire.head()
+        await until(wire.lost.is_set, 3.0, "the end")
+        assert not bytes(wire.received).endswith(b"0\r\n\r\n")
+        assert isinstance(wire.broken, ConnectionResetError)
 
 
 async def test_an_upstream_that_leaves_right_behind_its_handshake_is_502_at_once(here: Secure) -> None:

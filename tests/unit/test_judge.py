@@ -11,7 +11,7 @@ from proxy.gateway.http1 import ResponseHead, parse_response
 from proxy.gateway.judge import Judge
 from proxy.gateway.outgoing import Outgoing
 from proxy.gateway.rejection import INSPECT_MAX, RejectionRules
-from proxy.gateway.upstream import UpstreamError
+from proxy.gateway.relation import UpstreamError
 from proxy.metrics import RejectionOutcome
 from proxy.tokens.source import Credential
 from tests.support.gateway import until
