@@ -36,6 +36,8 @@ WARN: Final = "orange"
 BAD: Final = "red"
 PLAIN: Final = "blue"
 ASIDE: Final = "#8e8e8e"
+# Where a line is drawn, what is good has no colour; Grafana then draws "less than" in the colour of what is less.
+UNMARKED: Final = "transparent"
 
 GRAPH_HEIGHT: Final = 8
 TILE_HEIGHT: Final = 4
@@ -65,6 +67,12 @@ def bad_below(bad: float, warn: float) -> Steps:
     if bad < warn:
         steps.append(Threshold(value=bad, color=WARN))
     return [*steps, Threshold(value=warn, color=GOOD)]
+
+
+def bad_beyond(warn: float, bad: float) -> Steps:
+    """On either side of 0."""
+    marks = [(None, BAD), (-bad, WARN), (-warn, GOOD), (warn, WARN), (bad, BAD)]
+    return [Threshold(value=value, color=colour) for value, colour in marks]
 
 
 def thresholds(steps: Steps) -> builders.ThresholdsConfig:
@@ -111,7 +119,7 @@ def graph(
     panel = (
         _panel(timeseries.Panel(), number, title, description, unit, queries)
         .color_scheme(builders.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-        .thresholds(thresholds(steps or plain()))
+        .thresholds(thresholds([_unmarked(step) for step in steps] or plain()))
         .draw_style(common.GraphDrawStyle.LINE)
         .line_width(2)
         .fill_opacity(8)
@@ -169,6 +177,10 @@ def _panel(panel: P, number: int, title: str, description: str, unit: str, queri
         target.datasource(DATASOURCE)
         panel.with_target(target.instant() if query.now else target.range())
     return panel
+
+
+def _unmarked(step: Threshold) -> Threshold:
+    return Threshold(value=step.value, color=UNMARKED if step.color == GOOD else step.color)
 
 
 def _legend() -> common_builders.VizLegendOptions:

@@ -4,7 +4,7 @@ from typing import Final
 
 from grafana_foundation_sdk.models import common
 
-from grafana.look import AnyPanel, bad_above, bad_below, counts, graph, plain, states, tile, timeline, words
+from grafana.look import AnyPanel, bad_below, bad_beyond, counts, graph, plain, states, tile, timeline, words
 from grafana.queries import Query, increase, of_identity, quantile, rate, total
 
 _EACH: Final = "{{identity}} {{instance}}"
@@ -238,7 +238,7 @@ SKEW: Final = graph(
     "s",
     Query(of_identity("idp_clock_skew_seconds"), _EACH),
     width=12,
-    steps=bad_above(10, 60),
+    steps=bad_beyond(10, 60),
 ).axis_centered_zero(axis_centered_zero=True)
 
 PANELS: Final[list[AnyPanel]] = [
