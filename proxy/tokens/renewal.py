@@ -33,6 +33,8 @@ class Renewal:
     """Does what ``Life`` decides. At most one runs at a time: the keeper sees to that.
 
     timeout: seconds after which a renewal begins no further exchange. new_id: makes correlation ids.
+
+    State, of the event loop's thread: the pair of the fleet's session that was left for want of a store.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Renewal:
         self._clock = clock
         self._timeout = timeout
         self._new_id = new_id
+        self._left: TokenPair | None = None
 
     async def run(self, life: Life, trigger: Trigger, *, urgent: bool, correlation_id: str = "") -> TokenPair:
         """The next pair, stored. Raises TokenError when there is none, with ``life`` told. urgent: somebody waits.
@@ -120,6 +123,7 @@ class Renewal:
         if mine is not None and self.custody.alone(mine) and mine.session != found.session and life.worth_a_logout(now):
             self._sessions.retire(mine)
         self.custody.note(found)
+        self._agreed(found)
         self._ledger.adopted(found)
         life.adopted(found, now)
         if self.changed(found):
@@ -143,8 +147,9 @@ class Renewal:
                 stored = self.custody.known(mine) or await self.custody.save(mine)
             except LockLostError:
                 return None
-            if stored and found is not None and found.session != mine.session:
-                self._sessions.retire(found)
+            if stored:
+                self._left = found or self._left
+                self._agreed(mine)
         return None
 
     def changed(self, pair: TokenPair | None) -> bool:
@@ -234,8 +239,17 @@ class Renewal:
             self.follow(life, found)
             return life.pair if life.pair is not None and life.alive(self._clock.mono()) else pair
         replaced = basis if step == "login" and life.pair is basis else None
-        # With the store down, other replicas may use it still.
-        unused = replaced is not None and (stored or self.custody.alone(replaced))
-        if replaced is not None and unused and life.worth_a_logout(self._clock.mono()):
-            self._sessions.retire(replaced)
+        if replaced is not None and life.worth_a_logout(self._clock.mono()):
+            if stored or self.custody.alone(replaced):
+                self._sessions.retire(replaced)
+            else:
+                self._left = replaced  # with the store down, other replicas may use it still
+        if stored:
+            self._agreed(pair)
         return pair
+
+    def _agreed(self, pair: TokenPair) -> None:
+        """The fleet goes on with this pair, so nobody uses what was left for want of a store."""
+        left, self._left = self._left, None
+        if left is not None and left.session != pair.session:
+            self._sessions.retire(left)

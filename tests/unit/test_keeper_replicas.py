@@ -269,6 +269,23 @@ async def test_when_the_store_is_back_the_fleet_agrees_on_one_session_and_ends_t
     assert fleet.provider.count("password") == before[0]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_session_that_was_left_for_want_of_a_store_ends_too(fleet: Fleet, *, lost: bool) -> None:
+    """Whether the store comes back with it or empty, and also when the own one is refreshed before it is shared."""
+    keepers = await fleet.started()
+    fleet.store.down = True
+    await fleet.clock.advance(400)
+    assert fleet.provider.open_sessions() == 3
+    if lost:
+        await MemoryStore.delete(fleet.store, "opentv")
+    fleet.store.down = False
+    await keepers[0].refresh_now()
+    await fleet.clock.advance(12)
+    assert len(tokens(keepers)) == 1
+    assert fleet.provider.open_sessions() == 1
+    assert fleet.provider.reused == 0
+
+
 async def test_a_pair_that_could_not_be_stored_is_stored_as_soon_as_that_works(fleet: Fleet) -> None:
     one, other = await fleet.started()
     await fleet.clock.advance(1)
