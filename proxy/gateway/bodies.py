@@ -1,7 +1,9 @@
 """Message bodies: bytes in, pieces out (RFC 9112 6 and 7). Pure.
 
 Three readers of one shape: ``feed(data)`` gives the body's pieces found in data, ``done`` says that the body has ended
-and ``rest`` then holds the bytes after it. A piece is the peer's own buffer wherever that is possible.
+and ``rest`` then holds the bytes after it. A piece is the peer's own buffer wherever that is possible. ``more`` says
+that not all of what was fed has been read: one read of a socket may hold 40,000 chunks of one byte, and whoever sends
+those must not have the event loop for all of them at once.
 """
 
 import re
@@ -18,6 +20,7 @@ _EXTENSIONS_MAX: Final = 16 * 1024
 # without extensions, never does, so a server may send characters one by one for ever; a row of zeros before each does.
 _PADDING_MAX: Final = 64 * 1024
 _TRAILERS_MAX: Final = 16 * 1024
+_STEPS_MAX: Final = 256  # chunks, or parts of one, that are read in one go: as long as a request or two take
 
 
 class BodyReader(Protocol):
@@ -26,6 +29,10 @@ class BodyReader(Protocol):
     done: bool
     rest: bytes
     trailers: Fields
+
+    @property
+    def more(self) -> bool:
+        """Whether ``feed(b"")`` is due."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The pieces of the body found in data. Raises MessageError when the framing is broken."""
@@ -38,6 +45,7 @@ class LengthReader:
     """A body of a known number of bytes."""
 
     __slots__ = ("done", "remaining", "rest", "trailers")
+    more = False
 
     def __init__(self, length: int) -> None:
         self.remaining = length
@@ -66,6 +74,7 @@ class EofReader:
     """A response body that ends with the connection (RFC 9112 6.3, 8)."""
 
     __slots__ = ("done", "rest", "trailers")
+    more = False
 
     def __init__(self) -> None:
         self.done = False
@@ -85,7 +94,7 @@ class EofReader:
 class ChunkedReader:
     """The chunked transfer coding, strictly (RFC 9112 7.1): CRLF only, hexadecimal sizes, bounded extras."""
 
-    __slots__ = ("_buffer", "_extensions", "_in_trailers", "_padding", "_remaining", "done", "rest", "trailers")
+    __slots__ = ("_buffer", "_extensions", "_in_trailers", "_padding", "_remaining", "done", "more", "rest", "trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -94,6 +103,7 @@ class ChunkedReader:
         self._padding = 0
         self._in_trailers = False
         self.done = False
+        self.more = False
         self.rest = b""
         self.trailers: Fields = []
 
@@ -102,12 +112,18 @@ class ChunkedReader:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+            self.more = False
         pieces: list[bytes] = []
         position = 0
-        while not self.done and not self._in_trailers:
+        for _ in range(_STEPS_MAX):
+            if self._in_trailers:
+                self._take_trailers(data[position:])
+                return pieces
             inside = self._remaining > 0
             if not inside:
                 position = self._take_small(data, position, pieces)
+                if len(pieces) >= _STEPS_MAX:
+                    break
             taken = self._take_data(data, position, pieces) if inside else self._take_line(data, position)
             if not taken:
                 self._buffer = data[position:]
@@ -115,13 +131,16 @@ class ChunkedReader:
             position += taken
             if position == len(data):
                 return pieces
-        if self._in_trailers:
-            self._take_trailers(data[position:])
+        self._buffer = data[position:]
+        self.more = bool(self._buffer)
         return pieces
 
     def _take_small(self, data: bytes, position: int, pieces: list[bytes]) -> int:
         """Take the whole small chunks that begin here, at a third of the price; the position of the first other."""
-        while (match := _SMALL_CHUNK.match(data, position)) is not None:
+        for _ in range(_STEPS_MAX - len(pieces)):
+            match = _SMALL_CHUNK.match(data, position)
+            if match is None:
+                break
             begin = match.end()
             end = begin + int(match[1], 16)
             if end == begin or data[end : end + 2] != b"\r\n":

@@ -13,6 +13,7 @@ from math import inf
 from typing import Final, Protocol
 
 from proxy.config import Limits
+from proxy.gateway.intake import Intake
 
 _HALF_CLOSED_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 2.0  # of silence
@@ -28,7 +29,7 @@ class Setting(Protocol):
     limits: Limits
 
 
-class ClientEnd(asyncio.Protocol):
+class ClientEnd(Intake):
     """Writing, pausing, closing. deadline: when ``expired`` is to be called; gone_at: when to look for the client.
 
     leaving: nothing but what is written already concerns the client any more.
@@ -42,18 +43,15 @@ class ClientEnd(asyncio.Protocol):
         "gateway",
         "gone_at",
         "leaving",
-        "reading_paused",
-        "transport",
         "tunnelled",
         "writing_paused",
     )
 
     def __init__(self, gateway: Setting) -> None:
+        super().__init__()
         self.gateway = gateway
-        self.transport: asyncio.Transport | None = None
         self.deadline = inf
         self.gone_at = inf
-        self.reading_paused = False
         self.writing_paused = False
         self.leaving = False
         self.tunnelled = False
@@ -66,18 +64,6 @@ class ClientEnd(asyncio.Protocol):
         if self.transport is not None:
             self._wrote = True
             self.transport.write(data)
-
-    def pause_reading(self) -> None:
-        """Take nothing more in."""
-        if not self.reading_paused and self.transport is not None:
-            self.reading_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read on."""
-        if self.reading_paused and self.transport is not None:
-            self.reading_paused = False
-            self.transport.resume_reading()
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ class Exchange:
         """Back-pressure from the client's side: it reads slower than the upstream sends, or reads again."""
         connection = self.outgoing.connection
         if connection is not None:
-            connection.resume() if writable else connection.pause()
+            connection.resume_reading() if writable else connection.pause_reading()
         if self.answer is not None:
             self._touch()
 

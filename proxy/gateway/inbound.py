@@ -190,6 +190,12 @@ class Inbound(ClientEnd):
             self._buffer = reader.rest
             self._reader = None
         exchange.body(pieces, reader.trailers, done=reader.done)
+        if reader.more or self.catching_up:
+            self.catch_up(reader.more and self._reader is reader)
+
+    def read_on(self) -> None:
+        if self._reader is not None:
+            self._read_body(self._reader, b"")
 
     def refuse(self, problem: Problem) -> None:
         """Answer what never became an exchange, and close: where the next request begins cannot be known."""
@@ -252,6 +258,7 @@ class Inbound(ClientEnd):
     def _close_gently(self) -> None:
         self._reader = None
         self._buffer = b""
+        self.catch_up(False)
         self.close_gently()
 
     # -- deadlines ----------------------------------------------------------------------------------------------

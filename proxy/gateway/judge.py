@@ -120,7 +120,7 @@ class Judge:
         elif first:
             self._rule()
         elif self._size > INSPECT_MAX and self._case.outgoing.connection is not None:
-            self._case.outgoing.connection.pause()
+            self._case.outgoing.connection.pause_reading()
 
     def _inspect(self) -> None:
         """Look at a small JSON body once it is whole."""
@@ -177,7 +177,7 @@ class Judge:
             self._case.lost(self._lost)
             return
         if self._case.outgoing.connection is not None:
-            self._case.outgoing.connection.resume()
+            self._case.outgoing.connection.resume_reading()
         self._case.relay(self._head, self._pieces, self._trailers, done=self._done)
 
     def lost(self, error: UpstreamError) -> None:

@@ -54,9 +54,9 @@ class Tunnel:
         """Back-pressure from the client's side."""
         if self._connection is not None:
             if writable:
-                self._connection.resume()
+                self._connection.resume_reading()
             else:
-                self._connection.pause()
+                self._connection.pause_reading()
 
     def upstream_lost(self, error: UpstreamError) -> None:  # noqa: ARG002 - how a tunnel ended is no error of ours
         """The upstream's side is over: what came of it still goes to the client, then its side ends too."""

@@ -13,6 +13,7 @@ from typing import Final, Protocol, cast
 from proxy.gateway.bodies import BodyReader, ChunkedReader, EofReader, LengthReader
 from proxy.gateway.fields import Fields, MessageError
 from proxy.gateway.http1 import HEAD_END, ResponseHead, find_head_end, parse_response
+from proxy.gateway.intake import Intake
 from proxy.gateway.relation import Exchange, UpstreamError
 from proxy.sockets import keep_watch
 
@@ -33,7 +34,7 @@ class Owner(Protocol):
         """The connection is closed or about to be."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Intake):
     """One connection. ``used``: how many exchanges it has carried; a first one cannot meet a stale connection."""
 
     __slots__ = (
@@ -48,13 +49,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_tunnel",
         "exchange",
         "idle_until",
-        "paused",
         "touched",
-        "transport",
         "used",
     )
 
     def __init__(self, pool: Owner) -> None:
+        super().__init__()
         self._pool = pool
         self._poll: select.poll | None = None  # made for the first request that may not be repeated
         self._buffer = b""
@@ -65,8 +65,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel = False
         self._ended = False  # the upstream has said that it sends no more
         self.exchange: Exchange | None = None
-        self.transport: asyncio.Transport | None = None
-        self.paused = False
         self.used = 0
         self.touched = False  # a byte of the current response has arrived
         self.idle_until = 0.0
@@ -139,18 +137,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
 
-    def pause(self) -> None:
-        """Stop reading: the client is slower than the upstream."""
-        if not self.paused and self.transport is not None:
-            self.paused = True
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self.paused and self.transport is not None:
-            self.paused = False
-            self.transport.resume_reading()
-
     def abandon(self) -> None:
         """The exchange wants nothing more of this connection."""
         self.exchange = None
@@ -160,7 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The client's side of a tunnel has ended: send what is still to be sent, then close."""
         self.exchange = None
         if self.transport is not None:  # it counts as a connection until it is gone
-            self.resume()  # what still comes is dropped: unread, it could keep the upstream from reading
+            self.resume_reading()  # what still comes is dropped: unread, it could keep the upstream from reading
             self.transport.close()
             asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self.transport.abort)
 
@@ -205,11 +191,17 @@ class UpstreamConnection(asyncio.Protocol):
                 self._finish(exchange, head, [data] if data else [], _NO_TRAILERS, clean=True)
                 return
             reader = self._reader = _reader_for(head)
-        pieces = reader.feed(data) if data else []
+        pieces = reader.feed(data) if data or reader.more else []
+        if reader.more or self.catching_up:
+            self.catch_up(reader.more)
         if reader.done:
             self._finish(exchange, head, pieces, reader.trailers, clean=not reader.rest)
         else:
             exchange.received(head, pieces, False, reader.trailers)
+
+    def read_on(self) -> None:
+        if self.exchange is not None:
+            self.data_received(b"")
 
     def _read_head(self, exchange: Exchange, data: bytes, seen: int) -> tuple[ResponseHead | None, bytes]:
         while True:
@@ -242,8 +234,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The response is complete: back to the pool when both messages ended cleanly, else closed."""
         self.exchange = None
         if self._reusable and request_done and self.transport is not None and not self.transport.is_closing():
-            if self.paused:
-                self.resume()
+            self.resume_reading()
             self._pool.release(self)
         else:
             self.close()

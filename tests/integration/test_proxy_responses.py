@@ -96,10 +96,8 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_a_malformed_answer_is_502_and_its_connection_is_dropped(here: Relay, name: str) -> None:
     before = await here.errors("protocol")
-    found = await here.answer(MALFORMED[name])
-    if found.status == 200:  # a long one may have begun: then it must not have ended
-        assert not found.raw.endswith(b"0\r\n\r\n")
-    else:
+    with contextlib.suppress(WireEndedError):  # a long one may have begun: then it is broken off
+        found = await here.answer(MALFORMED[name])
         assert found.status == 502
         assert problem(found)["type"] == "urn:opentv-proxy:problem:upstream"
         assert found.values(b"proxy-status") == [b"opentv-proxy; error=http_protocol_error"]

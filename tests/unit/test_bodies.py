@@ -1,6 +1,7 @@
 """Bodies, as literal bytes: the same pieces wherever the stream is split, and everything that is refused."""
 
 import random
+import re
 from itertools import pairwise
 
 import pytest
@@ -22,6 +23,8 @@ class Outcome:
                     self.rest += piece
                 else:
                     self.body += b"".join(reader.feed(piece))
+                    while reader.more:
+                        self.body += b"".join(reader.feed(b""))
                     self.rest = reader.rest
         except MessageError as error:
             self.body, self.words = b"", error.words
@@ -117,6 +120,29 @@ def test_a_stream_of_single_characters_is_never_all_framing() -> None:
     assert chunked(*[b"1\r\nx\r\n" * 1000] * 200, b"0\r\n\r\n").body == b"x" * 200_000
     assert chunked(*[b"0001\r\nx\r\n" * 1000] * 20, b"0\r\n\r\n").body == b"x" * 20_000
     assert chunked(*[b"00000010\r\n0123456789abcdef\r\n" * 1000] * 20, b"0\r\n\r\n").done
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"00001\r\nx\r\n", b"1\r\nx\r\n00010\r\n" + b"y" * 16 + b"\r\n"])
+def test_one_read_full_of_tiny_chunks_is_read_in_many_goes(chunk: bytes) -> None:
+    reader, stream = ChunkedReader(), chunk * (250_000 // len(chunk)) + b"0\r\nA: b\r\n\r\nrest"
+    goes = [reader.feed(stream)]
+    while reader.more:
+        goes.append(reader.feed(b""))
+    assert max(map(len, goes)) <= 257
+    assert len(goes) > 40
+    expected = b"".join(re.findall(rb"[xy]+", stream))
+    assert (b"".join(map(b"".join, goes)), reader.done, reader.rest) == (expected, True, b"rest")
+    assert [line for line, _ in reader.trailers] == [b"A: b\r\n"]
+
+
+def test_what_comes_between_two_goes_is_read_after_them() -> None:
+    reader = ChunkedReader()
+    pieces = reader.feed(b"1\r\nx\r\n" * 300)
+    assert reader.more
+    pieces += reader.feed(b"1\r\ny\r\n" * 300)
+    while reader.more:
+        pieces += reader.feed(b"")
+    assert b"".join(pieces) == b"x" * 300 + b"y" * 300
 
 
 def test_a_size_line_of_exactly_the_limit_passes_however_it_is_split() -> None:

@@ -1,9 +1,11 @@
 """One request between two connections in memory: what the token wing is told of it."""
 
+import asyncio
+
 import pytest
 
 from proxy.tokens.source import Credential
-from tests.support.inmemory import CREDENTIAL, FakeSource, InMemory
+from tests.support.inmemory import CREDENTIAL, FakeSource, InMemory, MemoryTransport, settled
 
 GET = b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n"
 
@@ -67,3 +69,84 @@ async def test_a_replay_that_is_accepted_is_told_and_one_that_fails_is_not() -> 
             there.upstreams[-1].receive(answer(status))
             assert client.written.startswith(b"HTTP/1.1 " + status)
             assert len(source.served_with) == told, status
+
+
+TINY = b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: gw\r\n" + CHUNKED
+OK_CHUNKED = b"HTTP/1.1 200 OK\r\n" + CHUNKED
+
+
+async def goes(transport: MemoryTransport, mark: bytes) -> int:
+    """How many turns of the loop pass until ``mark`` is written there; in each, little."""
+    turns, before = 0, len(transport.written)
+    while not transport.written.endswith(mark):
+        await asyncio.sleep(0)
+        assert len(transport.written) - before < 2000
+        turns, before = turns + 1, len(transport.written)
+        assert turns < 1000
+    return turns
+
+
+async def test_a_request_of_tiny_chunks_is_read_a_little_at_a_time() -> None:
+    with InMemory() as there:
+        client = there.dial()
+        client.receive(POST + TINY)
+        (upstream,) = there.upstreams
+        assert not client.reading
+        assert await goes(upstream, b"0\r\n\r\n") > 70
+        assert upstream.written.count(b"x") - upstream.written.count(b"x-corr") == 20_000
+        assert client.reading
+        upstream.receive(answer(b"200"))
+        client.receive(GET)
+        assert b"GET / HTTP" in upstream.written
+
+
+async def test_an_answer_of_tiny_chunks_is_read_a_little_at_a_time() -> None:
+    with InMemory() as there:
+        client = there.dial()
+        client.receive(GET)
+        (upstream,) = there.upstreams
+        upstream.receive(OK_CHUNKED + TINY)
+        assert await goes(client, b"0\r\n\r\n") > 70
+        assert client.written.count(b"x") - client.written.count(b"x-corr") == 20_000
+        client.receive(GET)
+        upstream.receive(answer(b"204"))
+        assert upstream.reading
+        assert b"HTTP/1.1 204" in client.written
+        assert len(there.upstreams) == 1
+
+
+async def test_what_is_left_of_a_read_waits_for_whoever_takes_it() -> None:
+    with InMemory() as there:
+        client = there.dial()
+        client.receive(GET)
+        (upstream,) = there.upstreams
+        upstream.receive(OK_CHUNKED + TINY)
+        client.protocol.pause_writing()
+        before = len(client.written)
+        await settled(50)
+        assert len(client.written) == before
+        assert not upstream.reading
+        client.protocol.resume_writing()
+        await goes(client, b"0\r\n\r\n")
+        assert upstream.reading
+        client.receive(POST + TINY)
+        upstream.protocol.pause_writing()
+        before = len(upstream.written)
+        await settled(50)
+        assert len(upstream.written) == before
+        upstream.protocol.resume_writing()
+        await goes(upstream, b"0\r\n\r\n")
+        assert client.reading
+
+
+async def test_a_body_that_breaks_while_it_is_caught_up_with_is_refused() -> None:
+    with InMemory() as there:
+        client = there.dial()
+        client.receive(POST + b"1\r\nx\r\n" * 2000 + b"nonsense\r\n")
+        await settled(50)
+        assert client.written.startswith(b"HTTP/1.1 400 ")
+        assert client.reading
+        assert client.ended == "half"
+        assert there.upstreams[0].is_closing()

@@ -29,10 +29,10 @@ class FakeConnection:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         self.calls.append("pause")
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         self.calls.append("resume")
 
 
