@@ -9,24 +9,15 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from proxy.admin.answers import answer, document, plain, problem
+from proxy.admin.answers import answer, clean_mapping, document, page, plain, problem
 from proxy.admin.guard import refusal, unreadable
+from proxy.admin.page import notice, pieces, read, text
 from proxy.admin.seams import Check, Readiness, Refresher, StatusSource
 from proxy.errors import TokenError, TokenUnavailableError
 from proxy.logs import get
 from proxy.metrics import Metrics
 
 log = get("proxy.admin")
-
-_INDEX: Final = """\
-opentv-auth-proxy: the operator's side
-
-GET  /livez                     200 while the process serves
-GET  /readyz                    200 while every identity that a route needs has a usable token; ?verbose lists checks
-GET  /metrics                   Prometheus or OpenMetrics
-GET  /status                    identities, routes and store as JSON
-POST /identities/NAME/refresh   refresh the token of NAME now
-"""
 
 _FOR_PEOPLE: Final = ("/", "/status")  # the rest is for machines, and tells numbers
 _REFRESH: Final = re.compile(r"/identities/([^/]+)/refresh")
@@ -41,7 +32,7 @@ class Pages:
         self._metrics = metrics
         self._refresher = refresher
         self._readable: dict[str, Callable[[web.BaseRequest], Awaitable[web.Response]]] = {
-            "/": self._index,
+            "/": self._overview,
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics_page,
@@ -57,22 +48,30 @@ class Pages:
 
     async def _dispatch(self, request: web.BaseRequest) -> web.Response:
         path = request.rel_url.raw_path
-        if page := self._readable.get(path):
+        if show := self._readable.get(path):
             if request.method not in ("GET", "HEAD"):
-                return _not_allowed("GET, HEAD")
+                return _not_allowed("GET, HEAD", request)
             if path in _FOR_PEOPLE and (reason := unreadable(request.headers)):
-                return problem(403, reason, "client")
-            return await page(request)
+                return problem(403, reason, "client", person=_of_a_person(request))
+            return await show(request)
         if found := _REFRESH.fullmatch(path):
             if request.method != "POST":
-                return _not_allowed("POST")
+                return _not_allowed("POST", request)
             if reason := refusal(request.headers):
-                return problem(403, reason, "client")
-            return await self._refresh(unquote(found[1]))
-        return problem(404, "There is nothing here; / lists what there is.", "route")
+                return problem(403, reason, "client", person=_of_a_person(request))
+            return await self._refresh(unquote(found[1]), request)
+        return problem(404, "There is nothing here; / lists what there is.", "route", person=_of_a_person(request))
 
-    async def _index(self, _request: web.BaseRequest) -> web.Response:
-        return plain(200, _INDEX)
+    async def _overview(self, request: web.BaseRequest) -> web.Response:
+        """The status page, or the same as text for a terminal."""
+        facts = read(clean_mapping(self._status.status()))
+        if not _of_a_person(request):
+            return plain(200, text(facts))
+        body: list[str] = []
+        for piece in pieces(facts):
+            body.append(piece)
+            await asyncio.sleep(0)  # many identities make a long page; requests go first
+        return page(200, body)
 
     async def _livez(self, _request: web.BaseRequest) -> web.Response:
         return plain(200, "ok\n")
@@ -98,19 +97,31 @@ class Pages:
     async def _status_page(self, _request: web.BaseRequest) -> web.Response:
         return document(self._status.status())
 
-    async def _refresh(self, name: str) -> web.Response:
+    async def _refresh(self, name: str, request: web.BaseRequest) -> web.Response:
+        person = _of_a_person(request)
         if name not in self._refresher.identities():
-            return problem(404, "There is no identity of this name; /status lists them.", "route")
+            return problem(404, "There is no identity of this name; /status lists them.", "route", person=person)
         try:
             outcome = {"identity": name, **await self._refresher.refresh(name)}
         except TokenUnavailableError as exc:
             wait = {"Retry-After": str(math.ceil(max(exc.retry_after, 1.0)))}
-            return problem(503, exc.words, "token", members={"identity": name}, headers=wait)
+            return problem(503, exc.words, "token", members={"identity": name}, headers=wait, person=person)
         except TokenError as exc:
-            return problem(502, exc.words, "token", members={"identity": name, "result": exc.result})
+            members = {"identity": name, "result": exc.result}
+            return problem(502, exc.words, "token", members=members, person=person)
         if outcome.get("result") == "success":
-            return document(outcome)
-        return problem(502, str(outcome.get("detail") or "The refresh failed."), "token", members=outcome)
+            return page(200, notice("Refreshed", f"{name} has a new token.", "ok")) if person else document(outcome)
+        words = str(outcome.get("detail") or "The refresh failed.")
+        return problem(502, words, "token", members=outcome, person=person)
+
+
+def _of_a_person(request: web.BaseRequest) -> bool:
+    """Browsers name HTML; curl, probes and scrapers take anything."""
+    for offer in request.headers.get("Accept", "").lower().split(","):
+        media, *parameters = (part.strip() for part in offer.split(";"))
+        if media == "text/html" and not any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
+            return True
+    return False
 
 
 def _line(check: Check) -> str:
@@ -118,5 +129,5 @@ def _line(check: Check) -> str:
     return f"[+]{check.name} ok" if check.ok else f"[-]{check.name} failed{words}"
 
 
-def _not_allowed(allow: str) -> web.Response:
-    return problem(405, f"Here one may {allow}.", headers={"Allow": allow})
+def _not_allowed(allow: str, request: web.BaseRequest) -> web.Response:
+    return problem(405, f"Here one may {allow}.", headers={"Allow": allow}, person=_of_a_person(request))

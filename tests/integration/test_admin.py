@@ -1,9 +1,12 @@
 """The admin port from outside, over real sockets."""
 
 import asyncio
+import base64
+import hashlib
 import io
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,13 +23,15 @@ from proxy.errors import TokenError, TokenUnavailableError
 from proxy.metrics import Metrics
 from tests.support.gateway import until
 
+PERSON = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+
 
 @dataclass
 class Plant:
     """What the admin port shows, as a test sets it."""
 
     conditions: list[Check] = field(default_factory=lambda: [Check("identity opentv", ok=True)])
-    shown: dict[str, object] = field(default_factory=lambda: {"version": "1.2.3", "identities": {}})
+    shown: dict[str, object] = field(default_factory=lambda: {"version": "1.2.3", "identities": {"opentv": {}}})
     outcome: Mapping[str, object] | Exception = field(default_factory=lambda: {"result": "success", "detail": ""})
     refreshed: list[str] = field(default_factory=list)
     metrics: Metrics = field(default_factory=lambda: Metrics(version="1.2.3"))
@@ -194,12 +199,139 @@ async def test_no_page_shows_what_looks_like_a_token(plant: Plant, port: Port) -
     assert all("eyJ" not in page.body and "[redacted]" in page.body for page in pages)
 
 
-async def test_the_index_lists_the_endpoints(port: Port) -> None:
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", "text/plain; charset=utf-8"),
+        ("", "text/plain; charset=utf-8"),
+        ("text/*", "text/plain; charset=utf-8"),
+        ("text/html;q=0, */*", "text/plain; charset=utf-8"),
+        ("text/html;q=0.000", "text/plain; charset=utf-8"),
+        ("application/xhtml+xml,TEXT/HTML;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
+    ],
+)
+async def test_a_browser_gets_the_page_and_a_terminal_gets_text(port: Port, accept: str, content_type: str) -> None:
+    reply = await port.ask("GET", "/", {"Accept": accept})
+    assert (reply.status, reply.headers["Content-Type"]) == (200, content_type)
+    assert reply.body.startswith("<!doctype html>") == ("html" in content_type)
+
+
+async def test_the_text_lists_the_endpoints(port: Port) -> None:
     """For whoever opens the port to see what it is."""
     reply = await port.ask("GET", "/")
-    assert reply.headers["Content-Type"].startswith("text/plain")
     for path in ("/livez", "/readyz", "/metrics", "/status", "/identities/NAME/refresh"):
         assert path in reply.body
+
+
+async def test_a_browser_obeys_the_pages_own_style_and_script_and_no_other(port: Port) -> None:
+    """By their hashes: there is no word in the policy by which anything injected could run, load, post or frame."""
+    reply = await port.ask("GET", "/", PERSON)
+    policy = dict(rule.split(" ", 1) for rule in reply.headers["Content-Security-Policy"].split("; "))
+    for element in ("style", "script"):
+        (content,) = re.findall(f"<{element}>(.*?)</{element}>", reply.body, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy.pop(f"{element}-src") == f"'sha256-{digest}'"
+    assert policy == {
+        "default-src": "'none'",
+        "connect-src": "'self'",
+        "img-src": "data:",
+        "form-action": "'self'",
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+    }
+
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> &lt; \x1b[31mred \u202edesrever"
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjcm0ifQ.c2lnbmF0dXJl"
+
+
+async def test_what_others_say_stays_text_on_the_page_and_moves_nothing_in_a_terminal(plant: Plant, port: Port) -> None:
+    """A provider's words, and everything else that is not the gateway's own, wherever it stands."""
+
+    def hostile(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: hostile(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [hostile(item) for item in value]
+        return f"{value}{HOSTILE} {TOKEN}" if isinstance(value, str) and not value.startswith("2026-") else value
+
+    broken: dict[str, object] = {
+        "state": "expired",
+        "fingerprint": "0a1b2c3d",
+        "issued_at": "2026-11-21T10:25:00Z",
+        "expires_at": "2026-11-21T10:30:00Z",
+        "consecutive_failures": 1,
+        "system": "keycloak",
+        "endpoint": "https://idp.example.com",
+        "history": [
+            {"at": "2026-11-21T10:30:00Z", "result": "network", "grant": "login", "trigger": "x", "detail": "no"}
+        ],
+    }
+    lately = {"requests": 2, "server_errors": 1, "seconds": 60, "upstream_errors": {"reset": 1}}
+    route = {"path": "/", "upstream": "https://up.example.com", "identity": "x", "requests": 5, "last_minute": lately}
+    faults = [{"path": "listen", "words": "expected a port"}]
+    content = {"version": "1.2.3", "at": "2026-11-21T10:31:00Z", "routes": [route], "store": {"kind": "redis"}}
+    content |= {"identities": {"opentv": broken}, "warnings": ["verify is false"]}
+    content |= {"config": {"reload_ok": False, "faults": faults}}
+    plant.shown = {key: hostile(value) for key, value in content.items()}
+    plant.outcome = TokenError("operator", f"said{HOSTILE} {TOKEN}")
+    pages = [await port.ask("GET", "/", PERSON), await port.ask("POST", "/identities/opentv/refresh", PERSON)]
+    pages.append(await port.ask("GET", "/"))
+    for page in pages[:2]:
+        text = re.sub("<(style|script)>.*?</\\1>", "", page.body, flags=re.DOTALL)
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+        assert "<script" not in text
+        assert "<img" not in text
+        assert "alert(2)> " not in text
+        assert "&amp;lt;" in text
+    for page in pages:
+        assert "\x1b" not in page.body
+        assert "\u202e" not in page.body
+        assert "eyJ" not in page.body
+    assert pages[0].body.count("&lt;script&gt;") >= 12
+
+
+async def test_a_form_on_the_page_refreshes_and_says_in_words_what_became_of_it(plant: Plant, port: Port) -> None:
+    """What a browser without script sees; the status is the same as for curl."""
+    origin = {**PERSON, "Origin": f"http://{port.host}", "Sec-Fetch-Site": "same-origin"}
+    outcomes: list[tuple[Mapping[str, object] | Exception, int, str]] = [
+        ({"result": "success"}, 200, "opentv has a new token."),
+        ({"result": "operator", "detail": "Direct Access Grants is off"}, 502, "Direct Access Grants is off"),
+        (TokenError("network", "the provider hung up"), 502, "the provider hung up"),
+        (TokenUnavailableError("a pause was asked for", retry_after=7), 503, "a pause was asked for"),
+    ]
+    for outcome, status, words in outcomes:
+        plant.outcome = outcome
+        reply = await port.ask("POST", "/identities/opentv/refresh", origin)
+        assert (reply.status, reply.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+        assert f'<p id="result">{words}</p>' in reply.body
+        assert '<a href="/">' in reply.body
+    assert reply.headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "words"),
+    [
+        ("GET", "/nowhere", {}, 404, "There is nothing here"),
+        ("GET", "/identities/opentv/refresh", {}, 405, "Here one may POST."),
+        ("POST", "/identities/nobody/refresh", {}, 404, "There is no identity of this name"),
+        ("POST", "/identities/opentv/refresh", {"Origin": "null"}, 403, "from a page of another origin"),
+        ("GET", "/", {"Host": "evil.example", "Accept-Language": "en"}, 403, "by its IP address"),
+    ],
+)
+async def test_a_person_is_refused_in_words(
+    plant: Plant, port: Port, method: str, path: str, headers: Mapping[str, str], status: int, words: str
+) -> None:
+    reply = await port.ask(method, path, {**PERSON, **headers})
+    assert (reply.status, reply.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
+    assert words in reply.body
+    assert "'none'" in reply.headers["Content-Security-Policy"]
+    assert plant.refreshed == []
+
+
+async def test_its_own_form_may_say_where_it_comes_from(port: Port) -> None:
+    """With "no-referrer" a browser would make the Origin of every form "null", as that of a foreign page is."""
+    assert (await port.ask("GET", "/", PERSON)).headers["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/nowhere", "/identities/opentv/refresh"])

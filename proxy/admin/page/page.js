@@ -1,0 +1,92 @@
+// Keeps the page as the gateway is. The server writes all of it; here the differences to what is shown are carried over,
+// node by node, so that focus, selection and what somebody opened stay.
+"use strict";
+(() => {
+  const PAUSE = 2000, PATIENCE = 5000; // milliseconds between two readings, and for one
+  const html = document.documentElement;
+  const [still, live, pause, lost] = ["still", "live", "pause", "lost"].map((id) => document.getElementById(id));
+  let paused = false, timer = 0, seen = new Date();
+
+  const sameKind = (old, fresh) => old.nodeName === fresh.nodeName && (old.id || "") === (fresh.id || "");
+
+  function carryOver(old, fresh) {
+    if (!sameKind(old, fresh)) return void old.replaceWith(fresh);
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.data !== fresh.data) old.data = fresh.data;
+      return;
+    }
+    if ("own" in old.dataset) return;
+    for (const { name } of [...old.attributes])
+      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
+    for (const { name, value } of fresh.attributes)
+      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    const [ours, theirs] = [[...old.childNodes], [...fresh.childNodes]];
+    theirs.forEach((node, at) => (at < ours.length ? carryOver(ours[at], node) : old.append(node)));
+    ours.slice(theirs.length).forEach((node) => node.remove());
+  }
+
+  async function page(url, how) {
+    const options = { headers: { Accept: "text/html" }, cache: "no-store", ...how };
+    const answer = await fetch(url, options);
+    return [answer, new DOMParser().parseFromString(await answer.text(), "text/html")];
+  }
+
+  async function read() {
+    try {
+      const [answer, fresh] = await page("/", { signal: AbortSignal.timeout(PATIENCE) });
+      if (!answer.ok) throw new Error(`status ${answer.status}`);
+      if (fresh.documentElement.dataset.edition !== html.dataset.edition) return void location.reload();
+      document.title = fresh.title;
+      for (const part of document.querySelectorAll("#icon, [data-live]")) {
+        const news = fresh.getElementById(part.id);
+        if (news) carryOver(part, news);
+      }
+      seen = new Date();
+      lost.hidden = true;
+    } catch {
+      const words = `No answer from the gateway since ${seen.toISOString().slice(11, 19)} UTC. What is below is old.`;
+      if (lost.hidden) lost.textContent = words;
+      lost.hidden = false;
+    }
+  }
+
+  async function again() {
+    clearTimeout(timer);
+    if (paused || document.hidden) return;
+    await read();
+    clearTimeout(timer);
+    timer = setTimeout(again, PAUSE);
+  }
+
+  async function refresh(form) {
+    const [button, outcome] = [form.querySelector("button"), form.querySelector(".outcome")];
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    outcome.className = "outcome";
+    outcome.textContent = "Refreshing…";
+    try {
+      const [answer, said] = await page(form.action, { method: "POST" });
+      outcome.classList.add(answer.ok ? "ok" : "bad");
+      outcome.textContent = said.getElementById("result")?.textContent ?? `The gateway answered ${answer.status}.`;
+    } catch {
+      outcome.classList.add("bad");
+      outcome.textContent = "No answer from the gateway; what became of it is among the last refreshes.";
+    }
+    await read();
+    button.removeAttribute("aria-disabled");
+  }
+
+  document.addEventListener("submit", (event) => {
+    event.preventDefault();
+    void refresh(event.target);
+  });
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    pause.textContent = paused ? "Resume updates" : "Pause updates";
+    void again();
+  });
+  document.addEventListener("visibilitychange", again);
+  still.hidden = true;
+  live.hidden = false;
+  timer = setTimeout(again, PAUSE);
+})();
