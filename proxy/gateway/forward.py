@@ -218,7 +218,7 @@ class Exchange:
     def upstream_lost(self, error: UpstreamError) -> None:
         """See relation.Exchange."""
         retry = self.outgoing.may_retry(error)
-        self.outgoing.connection = None
+        self.outgoing.lost()
         if self.over:
             return
         if self._judge is not None:

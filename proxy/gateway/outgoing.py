@@ -103,6 +103,8 @@ class Outgoing:
         # A body that is not kept must not be spent on an answer that may yet be replaced.
         writes = connection is not None and (not judging or body.armed)
         data = body.add(pieces, trailers, done=done, connected=writes)
+        if done and (body.counted or self._task is not None):
+            self.route.pool.whole(body)
         if connection is not None and writes:
             if data:
                 connection.write(data)
@@ -132,7 +134,7 @@ class Outgoing:
             self._sender.fail(internal_error())
 
     def _take_and_send(self) -> None:
-        connection = self.route.pool.take()
+        connection = self.route.pool.take(self.body)
         if connection is None:
             self.spawn(self._prepare())
         else:
@@ -148,9 +150,9 @@ class Outgoing:
                     self.credential = await source.obtain(passable(self._sender.correlation_id))
                 finally:
                     self.token_wait += self._clock() - begun
-            connection = None if self._retried else pool.take()
+            connection = None if self._retried else pool.take(self.body)
             if connection is None:
-                connection = await pool.connect()
+                connection = await pool.connect(self.body)
                 if source is not None and not self.again:
                     self.credential = source.current() or self.credential  # the wait may have outlived the token
         except TokenUnavailableError as error:
@@ -189,14 +191,25 @@ class Outgoing:
         """The exchange is over. Lets go of it, so that both are freed at once and not by the collector."""
         self._sender = NOBODY
 
+    def lost(self) -> None:
+        """The connection is gone, or none was had."""
+        self._give_back()
+        self.connection = None
+
+    def _give_back(self) -> None:
+        if self.body.counted:
+            self.route.pool.whole(self.body)
+
     def settle(self) -> None:
         """The answer is complete."""
+        self._give_back()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.settle(request_done=self.body.done)
 
     def drop(self) -> None:
         """Nothing more is wanted of the upstream, nor of what is awaited."""
+        self._give_back()
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.abandon()

@@ -11,7 +11,9 @@ from typing import Final
 
 from proxy import tls
 from proxy.gateway.relation import UpstreamError
+from proxy.gateway.sending import SendingBody
 from proxy.gateway.upstream import UpstreamConnection
+from proxy.gateway.waiting import Waiting
 from proxy.metrics import RouteMetrics
 
 _IDLE_SECONDS: Final = 60.0
@@ -49,11 +51,16 @@ class UpstreamPool:
         self._idle: deque[UpstreamConnection] = deque()  # most recently used last; guarded by the event loop
         self._connections: set[UpstreamConnection] = set()
         self._opening = 0
-        self._queue: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        self._waiting: Waiting[UpstreamConnection] = Waiting(limit)
         self._closed = False
 
-    def take(self) -> UpstreamConnection | None:
-        """An idle connection, or None."""
+    def take(self, body: SendingBody) -> UpstreamConnection | None:
+        """An idle connection for the request with this body, or None."""
+        if not body.done:
+            if not self._waiting.admits(body):
+                return None
+            if self._idle:
+                self._waiting.grant(body)
         while self._idle:
             connection = self._idle.pop()
             self._metrics.idle -= 1
@@ -65,38 +72,52 @@ class UpstreamPool:
             connection.close()
         return None
 
-    async def connect(self) -> UpstreamConnection:
+    async def connect(self, body: SendingBody) -> UpstreamConnection:
         """A connection: a new one, or the first that becomes free. Raises UpstreamError."""
         try:
             async with asyncio.timeout(self._timeout):
-                while len(self._connections) + self._opening >= self._limit:
-                    connection = await self._queued()
+                while not (self._waiting.admits(body) and self._has_room):
+                    connection = await self._queued(body) or self.take(body)
                     if connection is not None and connection.is_open:
                         return connection
+                self._waiting.grant(body)
                 return await self._open()
         except TimeoutError as exc:
-            full = len(self._connections) >= self._limit
-            words = (
-                f"all {self._limit} connections to the upstream stayed busy for {self._timeout:g} s"
-                if full
-                else f"the upstream {self.host}:{self.port} did not accept a connection within {self._timeout:g} s"
-            )
-            error = "connection_limit_reached" if full else "connection_timeout"
-            raise UpstreamError("timeout", error, words) from exc
+            raise self._late(body) from exc
 
-    async def _queued(self) -> UpstreamConnection | None:
-        future: asyncio.Future[UpstreamConnection | None] = asyncio.get_running_loop().create_future()
-        self._queue.append(future)
+    def _late(self, body: SendingBody) -> UpstreamError:
+        if len(self._connections) >= self._limit:
+            words = f"all {self._limit} connections to the upstream stayed busy for {self._timeout:g} s"
+            return UpstreamError("timeout", "connection_limit_reached", words)
+        if not self._waiting.admits(body):
+            words = (
+                f"the {self._waiting.most} connections to the upstream that requests may have whose bodies are still "
+                f"coming stayed busy for {self._timeout:g} s"
+            )
+            return UpstreamError("timeout", "connection_limit_reached", words)
+        words = f"the upstream {self.host}:{self.port} did not accept a connection within {self._timeout:g} s"
+        return UpstreamError("timeout", "connection_timeout", words)
+
+    def whole(self, body: SendingBody) -> None:
+        """The request's body has come, or it wants no connection any more."""
+        if self._waiting.let_go(body) and (self._idle or self._has_room):
+            self._make_room()
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._connections) + self._opening < self._limit
+
+    async def _queued(self, body: SendingBody) -> UpstreamConnection | None:
+        turn = self._waiting.queue(body)
         try:
-            return await future
+            return await turn.result
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # its turn came in the very moment the request gave up
-                connection = future.result()
+            if turn.result.done() and not turn.result.cancelled():  # its turn came in the moment the request gave up
+                connection = turn.result.result()
                 self._make_room() if connection is None else self.release(connection)
             raise
         finally:
-            if future in self._queue:
-                self._queue.remove(future)
+            self._waiting.leave(turn)
 
     async def _open(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
@@ -128,11 +149,10 @@ class UpstreamPool:
         if self._closed or connection.transport is None:
             connection.close()
             return
-        while self._queue:
-            future = self._queue.popleft()
-            if not future.done():
-                future.set_result(connection)
-                return
+        turn = self._waiting.next()
+        if turn is not None:
+            turn.result.set_result(connection)
+            return
         self._metrics.active -= 1
         self._metrics.idle += 1
         connection.idle_until = inf  # the sweep sets it: no clock is read for a request
@@ -152,11 +172,9 @@ class UpstreamPool:
 
     def _make_room(self) -> None:
         """One connection fewer: the first that waits may open one."""
-        while self._queue:
-            future = self._queue.popleft()
-            if not future.done():
-                future.set_result(None)
-                break
+        turn = self._waiting.next()
+        if turn is not None:
+            turn.result.set_result(None)
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for long."""

@@ -12,8 +12,9 @@ class SendingBody:
     """Pieces come in, bytes for the upstream go out.
 
     armed: everything received so far is kept, so the request can be sent again from its start (B2: only a body held
-    whole, up to ``replay_limit``). kept: how many bytes wait here. size: how many have come in all. undecided: the
-    client waits to be told whether to send it (RFC 9110 10.1.1).
+    whole, up to ``replay_limit``). counted: its connection counts as one of a request that is still coming. kept: how
+    many bytes wait here. size: how many have come in all. undecided: the client waits to be told whether to send it
+    (RFC 9110 10.1.1).
     """
 
     __slots__ = (
@@ -24,6 +25,7 @@ class SendingBody:
         "_pieces",
         "_trailers",
         "armed",
+        "counted",
         "done",
         "kept",
         "size",
@@ -39,6 +41,7 @@ class SendingBody:
         self._pieces: list[bytes] = []
         self._trailers: Fields = []
         self.armed = length <= replay_limit
+        self.counted = False
         self.done = not head.chunked and not length
         self.kept = 0
         self.size = 0

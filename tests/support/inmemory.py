@@ -16,6 +16,7 @@ from proxy.gateway.clients import Clients
 from proxy.gateway.inbound import Inbound
 from proxy.gateway.pool import UpstreamPool
 from proxy.gateway.route import Route
+from proxy.gateway.sending import SendingBody
 from proxy.gateway.service import Gateway
 from proxy.gateway.upstream import UpstreamConnection
 from proxy.metrics import Metrics
@@ -113,7 +114,7 @@ class MemoryPool(UpstreamPool):
         super().__init__("up", 80, key=None, context=None, server_name=None, limit=99, timeout=1.0, metrics=route)
         self.made: list[MemoryTransport] = []
 
-    def take(self) -> UpstreamConnection:
+    def take(self, body: SendingBody) -> UpstreamConnection:  # noqa: ARG002 - there is always one
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
