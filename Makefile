@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile -q --no-config --universal --python-version 3.1
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint floors types dashboards images lock lock-check bench fmt clean
+.PHONY: help demo test check lint floors types dashboards image images lock lock-check bench fmt clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -24,6 +24,7 @@ check: lint floors types lock-check ## Lint, format, import floors, types, locks
 lint: .venv/dev.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/hadolint Dockerfile
 
 floors: .venv/dev.installed
 	$(BIN)/lint-imports --no-logo
@@ -33,6 +34,9 @@ types: .venv/dev.installed
 
 dashboards: .venv/dev.installed ## Write the Grafana dashboard's JSON from its source; ARGS=--check only looks
 	$(PYTHON) -m grafana $(ARGS)
+
+image: ## The container image, by docker, podman or buildah (ARGS="--build-arg BASE=..."): docs/deploy.md
+	.ci/image $(ARGS)
 
 lock-check: .venv/dev.installed ## Do the locks satisfy pyproject.toml, hashed and without an address?
 	$(PYTHON) -m tests.support.lockfile
