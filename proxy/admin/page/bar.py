@@ -27,7 +27,16 @@ def bar(identity: Identity, now: float) -> Markup | None:
     def mark(at: float | None, name: str, path: str) -> Markup | None:
         if at is None or not start <= at <= end:
             return None
-        return tag("svg", tag("path", d=path, class_=name), x=x(at), y=0, width=1, height=32, overflow="visible")
+        return tag(
+            "svg",
+            tag("path", d=path, class_=name),
+            x=x(at),
+            y=0,
+            width=1,
+            height=32,
+            overflow="visible",
+            aria_hidden="true",
+        )
 
     return tag(
         "svg",
