@@ -35,6 +35,9 @@ types: .venv/dev.installed
 dashboards: .venv/dev.installed ## Write the Grafana dashboard's JSON from its source; ARGS=--check only looks
 	$(PYTHON) -m grafana $(ARGS)
 
+images: .venv/dev.installed ## Measure and draw the pictures of docs/images; needs Debian's prometheus, 4 minutes
+	$(PYTHON) -m tests.pictures $(ARGS)
+
 image: ## The container image, by docker, podman or buildah (ARGS="--build-arg BASE=..."): docs/deploy.md
 	.ci/image $(ARGS)
 
