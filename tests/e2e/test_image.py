@@ -165,6 +165,18 @@ async def gateway_environment(platform: Contained) -> dict[str, str]:
     }
 
 
+async def test_the_sandbox_of_the_compose_file_is_well_by_the_check_that_its_gateway_waits_for(image: Image) -> None:
+    command, *words = compose.SERVICES["sandbox"]["healthcheck"]["test"][1:]
+    async with sandbox(image) as platform:
+        url = await platform.says(r"sandbox listening on (\S+)$")
+        asked = [word.replace("http://127.0.0.1:8081", url) for word in words]
+        assert asked != words
+        async with contained(image, *asked, entrypoint=[command]) as check:
+            assert await ran(check) == (0, "", "")
+    async with contained(image, *asked, entrypoint=[command]) as check:
+        assert (await ran(check))[0] == 1
+
+
 def powers(process: Contained) -> dict[str, str]:
     """What the kernel says of its rights."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
