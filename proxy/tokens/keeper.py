@@ -61,7 +61,8 @@ class Keeper:
         self._serial = 0
         self._in_flight: asyncio.Task[Credential | None] | None = None
         self._loop: asyncio.Task[None] | None = None
-        self._replica: asyncio.Task[None] | None = None
+        self._replica: Replica | None = None
+        self._following: asyncio.Task[None] | None = None
         self._helpers: set[asyncio.Task[Any]] = set()  # asyncio itself keeps no reference to a task
         self._closing = False
         self._heir: Keeper | None = None  # took over after a reload; requests under way still come here
@@ -108,8 +109,12 @@ class Keeper:
             return current
         if self._in_flight is None:
             now = self._clock.now()
-            if self._closing or not self._life.may_cure(now):
+            if self._closing:
                 return None
+            if not self._life.may_cure(now):
+                if self._replica is None or not self._life.only_pauses(now.mono):
+                    return None
+                return self._spawn(self._successor(self._replica.look(), credential))
             self._life.rejection_begins(now.mono)
         task = self._renew("rejected", urgent=True, correlation_id=correlation_id)
         return self._spawn(self._successor(task, credential))
@@ -178,13 +183,13 @@ class Keeper:
         self._metrics.usable_probe = self.usable
         self._loop = asyncio.create_task(self._run(), name=f"keep {self._ledger.identity}")
         if isinstance(self._renewal, Renewal) and self._renewal.custody.shared:
-            replica = Replica(self._life, self._renewal, self._clock, self._take)
-            self._replica = asyncio.create_task(replica.run(), name=f"follow {self._ledger.identity}")
+            self._replica = Replica(self._life, self._renewal, self._clock, self._take)
+            self._following = asyncio.create_task(self._replica.run(), name=f"follow {self._ledger.identity}")
 
     async def stop_renewing(self) -> None:
         """No renewal begins any more; one in flight finishes and is stored. The token at hand still serves."""
         self._closing = True
-        tasks = [task for task in (self._loop, self._replica) if task is not None]
+        tasks = [task for task in (self._loop, self._following) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -271,7 +276,7 @@ class Keeper:
         self._adopt(pair)
         publish(self._metrics, self._life, self._clock.now())
 
-    async def _successor(self, task: asyncio.Task[Credential | None], old: Credential) -> Credential | None:
+    async def _successor(self, task: asyncio.Task[Any], old: Credential) -> Credential | None:
         await self._wait(task)
         current = self.current()
         return None if current is old else current

@@ -154,6 +154,10 @@ class Life:
             return False
         return now.mono >= max(self._rejection_until, self.retry_at) and self.refusal(now) is None
 
+    def only_pauses(self, now: float) -> bool:
+        """Whether nothing but the pause after a failed exchange speaks against a renewal because of a rejection."""
+        return self._rejection_until <= now < self.retry_at
+
     def _credit_at(self, now: float) -> float:
         return min(CURES, self._credit + (now - self._credited_at) / CURE_SECONDS)
 

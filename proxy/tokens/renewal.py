@@ -152,6 +152,12 @@ class Renewal:
                 self._agreed(mine)
         return None
 
+    async def look(self, life: Life) -> TokenPair | None:
+        """What another replica stored, or is about to: waits for its turn like who renews, but exchanges nothing."""
+        async with self.custody.lock() as lease:
+            found = await self._found() if lease else None
+            return found if found is not None and self.follow(life, found) else None
+
     def changed(self, pair: TokenPair | None) -> bool:
         """Whether a person put another seed in place than the one that the pair's session came from."""
         return self._exchanges.changed(pair)

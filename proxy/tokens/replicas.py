@@ -13,12 +13,15 @@ from proxy.tokens.renewal import Renewal
 SHARE_AGAIN: Final = 5.0
 """Seconds between two tries to store a pair, while nothing says that the store is back."""
 LOOK_EVERY: Final = 1.0
+LOOK_AGAIN: Final = 0.25
+"""Seconds between two looks because of rejections: many a request may be refused meanwhile."""
 
 
 class Replica:
     """One keeper's part in the fleet. take: gets what others stored, in place of the pair at hand.
 
-    State, of the event loop's thread: when to try to store again.
+    State, of the event loop's thread: when to try to store again; the last look into the store, and when the next may
+    be.
     """
 
     def __init__(self, life: Life, renewal: Renewal, clock: Clock, take: Callable[[TokenPair], None]) -> None:
@@ -27,12 +30,30 @@ class Replica:
         self._clock = clock
         self._take = take
         self._share_at = -inf
+        self._looking: asyncio.Task[None] | None = None
+        self._look_at = -inf
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(), name="follow the store")
-            tasks.create_task(self._share(), name="store later")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow(), name="follow the store")
+                tasks.create_task(self._share(), name="store later")
+        finally:
+            if self._looking is not None:
+                self._looking.cancel()
+
+    def look(self) -> asyncio.Task[None]:
+        """Takes up what another has stored, or is about to: for a rejection while this one's own exchanges pause."""
+        if self._looking is None or (self._looking.done() and self._clock.mono() >= self._look_at):
+            self._looking = asyncio.create_task(self._look(), name="look into the store")
+        return self._looking
+
+    async def _look(self) -> None:
+        found = await self._renewal.look(self._life)
+        self._look_at = self._clock.mono() + LOOK_AGAIN
+        if found is not None:
+            self._take(found)
 
     async def _follow(self) -> None:
         async for found in self._renewal.custody.changes():

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.errors import LockLostError, StoreError, TokenUnavailableError
+from proxy.errors import LockLostError, StoreError, TokenError, TokenUnavailableError
 from proxy.tokens.keeper import Keeper
 from proxy.tokens.source import Credential
 from proxy.tokens.stores.base import StoredPair
@@ -31,7 +31,7 @@ class Held:
 
 class FleetStore(MemoryStore):
     """A shared store. down: nothing works. orphaned: what the next holder of the lock is told. overtaken: the lock of
-    whoever saves next was somebody else's meanwhile. lease: of the last holder."""
+    whoever saves next was somebody else's meanwhile. lease: of the last holder. loads: how many."""
 
     shared = True
 
@@ -43,9 +43,11 @@ class FleetStore(MemoryStore):
         self.orphaned = False
         self.overtaken = False
         self.held_in_time = True
+        self.loads = 0
         self.lease = Held(orphaned=False)
 
     async def load(self, identity: str) -> StoredPair | None:
+        self.loads += 1
         self._reach()
         return await super().load(identity)
 
@@ -173,6 +175,39 @@ async def test_what_another_replica_stored_is_news_for_a_request_whose_token_was
     assert found is not None
     assert found.fingerprint == token(one).fingerprint
     assert fleet.counts() == (1, 1)
+
+
+async def test_what_another_is_about_to_store_replaces_a_refused_token_though_ones_own_exchanges_pause(
+    fleet: Fleet,
+) -> None:
+    """An answer is lost, so whose it was pauses. The other presents the token once more: that ends the session."""
+    keepers = await fleet.started()
+    fleet.provider.delay, fleet.provider.lose = 0.3, 1
+    await fleet.clock.advance(240.7)
+    (paused,) = [keeper for keeper in keepers if keeper.status()["consecutive_failures"] == 1]
+    assert (fleet.counts(), fleet.provider.open_sessions()) == ((2, 2), 0)
+    answers = [paused.rejected(token(paused)) for _ in range(5)]
+    waits = [
+        asyncio.ensure_future(answer) for answer in answers if answer is not None and not isinstance(answer, Credential)
+    ]
+    assert len(waits) == 5
+    await fleet.clock.advance(0.5)
+    found = [wait.result() for wait in waits if wait.done()]
+    assert len(found) == 5
+    assert {each.fingerprint for each in found if each} == tokens(keepers)
+    assert fleet.counts() == (2, 2)
+
+
+async def test_many_refusals_are_one_look_into_the_store_and_the_next_one_is_a_moment_later(fleet: Fleet) -> None:
+    one, _ = await fleet.started()
+    fleet.provider.down = TokenError("network", "nobody answers")
+    await fleet.clock.advance(240.5)
+    loads = fleet.store.loads
+    for looks in (1, 1, 2):
+        answers = [one.rejected(token(one)) for _ in range(50)]
+        await fleet.clock.advance(0.15)
+        assert [await answer for answer in answers if answer and not isinstance(answer, Credential)] == [None] * 50
+        assert fleet.store.loads == loads + looks
 
 
 async def test_a_refresh_by_hand_renews_even_when_another_replica_just_did(fleet: Fleet) -> None:
