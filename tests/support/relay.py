@@ -57,15 +57,16 @@ class Relay:
 
     def resident(self) -> int:
         """The most memory that the gateway's process ever had in use since ``forget_peak``, in bytes."""
-        return _status(self.gateway.pid, "VmHWM")
+        return memory(self.gateway.pid, "VmHWM")
 
     def forget_peak(self) -> int:
         """Begin to measure ``resident`` anew; what it has in use now."""
         Path(f"/proc/{self.gateway.pid}/clear_refs").write_text("5")
-        return _status(self.gateway.pid, "VmRSS")
+        return memory(self.gateway.pid, "VmRSS")
 
 
-def _status(pid: int, name: str) -> int:
+def memory(pid: int, name: str) -> int:
+    """Bytes, by /proc."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
