@@ -3,6 +3,7 @@ the runbook, which names nothing that is not there."""
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -128,6 +129,23 @@ def test_the_job_that_alerts_ask_for_is_the_one_that_is_scraped() -> None:
     asked = {job for rule in RULES for job in re.findall(r'job="([^"]*)"', rule["expr"])}
     assert asked == {job["job_name"] for job in config["scrape_configs"]} == {"opentv-auth-proxy"}
     assert config["global"]["scrape_interval"] == "15s"
+
+
+def test_the_runbooks_command_makes_objects_for_the_operator_that_hold_the_same_rules() -> None:
+    command = next(
+        block for block in re.findall(r"```sh\n(.*?)```", RUNBOOK.read_text(), re.DOTALL) if "kubectl" in block
+    )
+    written = subprocess.run(  # noqa: S603 - the document's own words, without their last
+        ["/bin/sh", "-euc", command.replace("kubectl apply -f -", "cat")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    objects = {one["metadata"]["name"]: one for one in yaml.safe_load_all(written.stdout)}
+    assert {one["kind"] for one in objects.values()} == {"PrometheusRule"}
+    specs = {name: one["spec"] for name, one in objects.items()}
+    assert specs == {f"opentv-auth-proxy-{file.stem}": yaml.safe_load(file.read_text()) for file in FILES}
 
 
 @alerts
