@@ -40,18 +40,25 @@ class Verdict:
     """reason: why the client is refused, the metric's label; None when it is admitted.
 
     client: its address, X-Forwarded-For resolved. consumed: folded names of the fields that carry a credential for this
-    gateway and never travel on. trusted: whether the peer is a trusted proxy.
+    gateway and never travel on. trusted: whether the peer is a trusted proxy. tried: a credential was presented.
     """
 
-    __slots__ = ("client", "consumed", "reason", "trusted")
+    __slots__ = ("client", "consumed", "reason", "tried", "trusted")
 
     def __init__(
-        self, reason: Literal["address", "credential"] | None, client: str, consumed: frozenset[bytes], trusted: bool
+        self,
+        reason: Literal["address", "credential"] | None,
+        client: str,
+        consumed: frozenset[bytes],
+        trusted: bool,
+        *,
+        tried: bool = False,
     ) -> None:
         self.reason: Literal["address", "credential"] | None = reason
         self.client = client
         self.consumed = consumed
         self.trusted = trusted
+        self.tried = tried
 
     def __repr__(self) -> str:
         return f"<Verdict {self.reason or 'admitted'} {self.client}>"
@@ -133,20 +140,25 @@ class Clients:
             return Verdict(None, client.address, _NOTHING, peer.trusted)
         consumed = self._key_only
         proofs: list[bool] = []
+        tried = False
         if self._certificate:
             proofs.append(has_certificate)
         if self._key_field:
-            proofs.append(self._knows_key(values(self._key_field)))
+            keys = values(self._key_field)
+            proofs.append(self._knows_key(keys))
+            tried = bool(keys)
         if self._passwords:
             authorizations = values(b"authorization")
             if len(authorizations) > 1:  # one of them could travel on; which one counts is anybody's guess
-                return Verdict("credential", client.address, self._key_and_basic, peer.trusted)
-            known, ours = self._knows_user(authorizations)
+                return Verdict("credential", client.address, self._key_and_basic, peer.trusted, tried=True)
+            known, ours, basic = self._knows_user(authorizations)
             proofs.append(known)
+            tried |= basic
             if ours:
                 consumed = self._key_and_basic
-        admitted = all(proofs) if self._all else any(proofs)
-        return Verdict(None if admitted else "credential", client.address, consumed, peer.trusted)
+        if all(proofs) if self._all else any(proofs):
+            return Verdict(None, client.address, consumed, peer.trusted)
+        return Verdict("credential", client.address, consumed, peer.trusted, tried=tried)
 
     def challenge(self) -> list[bytes]:
         """Complete header lines for a 401, which must name a way in (RFC 9110 11.6.1).
@@ -204,23 +216,24 @@ class Clients:
             found |= compare_digest(digest, key)
         return found
 
-    def _knows_user(self, authorizations: list[bytes]) -> tuple[bool, bool]:
-        """Whether the one value admits its user; whether it is meant for this gateway and must not travel on.
+    def _knows_user(self, authorizations: list[bytes]) -> tuple[bool, bool, bool]:
+        """Whether the one value admits its user; whether it is meant for this gateway and must not travel on; whether
+        it is Basic at all.
 
         Meant for us: a user of ours, also with a wrong password (it may be the old one, or nearly the right one), and
         Basic that cannot be read, which is of no use to anybody else. Another user's, and other schemes, are not.
         """
         words = b"".join(authorizations).split(None, 1)
         if not words or words[0].lower() != b"basic":
-            return False, False
+            return False, False, False
         try:
             user, colon, password = a2b_base64(b"".join(words[1:]), strict_mode=True).partition(b":")
         except Base64Error:
-            return False, True
+            return False, True, True
         known = self._passwords.get(user)
         # An unknown user costs the same hash and comparison: the time taken must not tell which names exist.
         same = compare_digest(_digest(password), known or _NOBODY)
-        return same and known is not None, known is not None or not colon
+        return same and known is not None, known is not None or not colon, True
 
 
 def _digest(secret: bytes) -> bytes:

@@ -80,8 +80,8 @@ class ClientEnd(Intake):
         if not self.transport.can_write_eof() or self.gone_at < inf:  # TLS has no half-close; or nothing more can come
             self.close()
             return
-        self.resume_reading()
         self._leave(self.transport)
+        self.resume_reading()
         self.transport.write_eof()
 
     def abort(self) -> None:

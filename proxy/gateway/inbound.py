@@ -14,7 +14,7 @@ from typing import Final, cast
 from proxy.gateway.bodies import BodyReader, ChunkedReader, LengthReader
 from proxy.gateway.farewell import ClientEnd
 from proxy.gateway.fields import MessageError
-from proxy.gateway.http1 import HEAD_END, find_head_end, parse_request
+from proxy.gateway.http1 import HEAD_END, RequestHead, find_head_end, parse_request
 from proxy.gateway.problems import Problem
 from proxy.gateway.seams import Carried, Request, Service, Stream, Verdict
 
@@ -30,6 +30,7 @@ class Inbound(ClientEnd):
     __slots__ = (
         "_buffer",
         "_exchange",
+        "_held",
         "_reader",
         "_seen",
         "_tunnel",
@@ -51,6 +52,7 @@ class Inbound(ClientEnd):
         self.started = 0.0
         self._buffer = b""
         self._exchange: Request | None = None
+        self._held: tuple[RequestHead, Problem] | None = None  # an answer that is held back
         self._tunnel: Stream | None = None
         self._reader: BodyReader | None = None
         self._seen = 0  # bytes of the buffer that hold no end of a head
@@ -77,9 +79,8 @@ class Inbound(ClientEnd):
                 return
             self.peer = peername[0]
         self.has_certificate = bool(transport.get_extra_info("peercert"))
-        words = self.gateway.connected(self)
-        if words is not None:  # one too many: told once and closed, never lingered with
-            problem = Problem("limit", 503, "connection_limit_reached", words, retry_after=1.0)
+        problem = self.gateway.connected(self)
+        if problem is not None:  # one too many: told once and closed, never lingered with
             self.started = self.gateway.clock()
             self.gateway.refuse(self, None, problem, keep_alive=False)
             self.close()
@@ -88,6 +89,7 @@ class Inbound(ClientEnd):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a client that leaves is no error
         self.transport = None
+        self._answer_held()
         self.gateway.disconnected(self)
         carried, self._exchange, self._tunnel = self._carried, None, None
         if carried is not None:
@@ -122,7 +124,7 @@ class Inbound(ClientEnd):
             self._read_body(self._reader, data)
         elif self.leaving:
             self.linger()
-        elif self._exchange is not None or self.writing_paused:
+        elif self._exchange is not None or self.writing_paused or self._held is not None:
             self._buffer += data
             if len(self._buffer) > _PIPELINE_MAX:
                 self.pause_reading()
@@ -163,6 +165,11 @@ class Inbound(ClientEnd):
         has_body = head.chunked or bool(head.length)
         exchange = self.gateway.open(self, head)
         if isinstance(exchange, Problem):
+            if exchange.hold:
+                self._held, self._buffer = (head, exchange), b""
+                self.deadline = self.gateway.now + exchange.hold
+                self.pause_reading()
+                return
             # What follows a body that nobody reads is no request; without one the connection goes on.
             keep_alive = head.keep_alive and not (has_body or self.gateway.draining or self.verdict == "denied")
             self.gateway.refuse(self, head, exchange, keep_alive=keep_alive)
@@ -202,6 +209,14 @@ class Inbound(ClientEnd):
         self.started = self.gateway.clock()
         self.gateway.refuse(self, None, problem, keep_alive=False)
         self._close_gently()
+
+    def _answer_held(self) -> None:
+        """The answer to whoever tries credentials, and the end of its connection."""
+        if (held := self._held) is not None:
+            self._held = None
+            self.gateway.released(self)
+            self.gateway.refuse(self, *held, keep_alive=False)
+            self._close_gently()
 
     def resume_reading(self) -> None:
         """Read on, unless later requests fill the buffer already."""
@@ -274,6 +289,8 @@ class Inbound(ClientEnd):
         self.deadline = inf
         if (carried := self._carried) is not None:
             carried.expired()
+        elif self._held is not None:
+            self._answer_held()
         elif self.writing_paused:
             self.abort()
         elif self._buffer:

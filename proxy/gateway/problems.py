@@ -24,8 +24,12 @@ class Problem:
     """An answer of the gateway's own.
 
     kind: the last part of ``type``. error: RFC 9209 2.3 error type. detail: words for the person who runs the client,
-    never the peer's bytes. lines: further complete header lines.
+    never the peer's bytes. lines: further complete header lines. hold: seconds that it is held back. client: whom it
+    is for, where that is not the peer itself.
     """
+
+    hold = 0.0
+    client = ""
 
     def __init__(
         self,

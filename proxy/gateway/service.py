@@ -13,9 +13,10 @@ from typing import Any, Final
 from proxy.accesslog import AccessLog
 from proxy.config import Limits
 from proxy.errors import ProblemKind
+from proxy.gateway.admission import Admission
 from proxy.gateway.clients import Clients
 from proxy.gateway.forward import Exchange
-from proxy.gateway.headers import FORWARDED_NAMES, forwarded_lines, upgrade_lines, values_of
+from proxy.gateway.headers import FORWARDED_NAMES, forwarded_lines, upgrade_lines
 from proxy.gateway.http1 import RequestHead
 from proxy.gateway.problems import Problem, body_too_large, render
 from proxy.gateway.route import Route
@@ -57,7 +58,7 @@ class Gateway:
         self.limits = Limits()
         self.access_log = access_log
         self._table: RouteTable[Route] = RouteTable([])
-        self._clients: Clients | None = None
+        self._admission = Admission(metrics)
         self.routes: list[Route] = []
         self._connections: set[ClientSide] = set()
         self._present = 0  # these, and those whose TLS is being negotiated
@@ -75,7 +76,7 @@ class Gateway:
         for route in self.routes:
             if route.pool not in kept:
                 route.pool.close()
-        self._clients = clients
+        self._admission.clients = clients
         self.limits = limits
         self.routes = routes
         self._table = RouteTable(routes)
@@ -111,13 +112,13 @@ class Gateway:
         else:
             self._per_address.pop(peer, None)
 
-    def connected(self, connection: ClientSide) -> str | None:
-        """Take a connection in; words when it is one too many. By TLS it has entered before its handshake."""
+    def connected(self, connection: ClientSide) -> Problem | None:
+        """Take a connection in; the answer when it is one too many. By TLS it has entered before its handshake."""
         words = None if connection.scheme == b"https" else self.enter(connection.peer)
         self._connections.add(connection)
-        if self._clients is not None:
-            connection.verdict = self._clients.connection_verdict(connection.peer)
-        return words
+        if self._admission.clients is not None:
+            connection.verdict = self._admission.clients.connection_verdict(connection.peer)
+        return None if words is None else Problem("limit", 503, "connection_limit_reached", words, retry_after=1.0)
 
     def disconnected(self, connection: ClientSide) -> None:
         """Forget a connection."""
@@ -152,13 +153,10 @@ class Gateway:
             words = "The gateway passes no TRACE, TRACK or CONNECT."
             return Problem("request", 405, "http_request_denied", words, lines=(_ALLOWED,))
         consumed, trusted, client = _NOTHING, False, connection.peer
-        if connection.verdict != "admitted" and self._clients is not None:
-            verdict = self._clients.judge(
-                connection.peer, connection.has_certificate, lambda name: values_of(head.fields, name)
-            )
-            if verdict.reason is not None:
-                self.metrics.client_denied[verdict.reason] += 1
-                return self._denied(verdict.reason)
+        if connection.verdict != "admitted" and (clients := self._admission.clients) is not None:
+            verdict = self._admission.judge(clients, connection, head)
+            if isinstance(verdict, Problem):
+                return verdict
             consumed, trusted, client = verdict.consumed, verdict.trusted, verdict.client
         selection = self._table.select(head.method, head.path if head.path != b"*" else b"/")
         route = selection.route
@@ -199,12 +197,9 @@ class Gateway:
         host = head.host if route.host is None else route.host
         return route.rules.build(head, route.target(head.target), host, correlation_id, extra, also_drop)
 
-    def _denied(self, reason: str) -> Problem:
-        if reason == "address" or self._clients is None:
-            words = "Requests from this address are not accepted (clients.allow_from)."
-            return Problem("client", 403, "http_request_denied", words)
-        words = "A valid credential for the gateway is needed."
-        return Problem("client", 401, "http_request_denied", words, lines=tuple(self._clients.challenge()))
+    def released(self, connection: ClientSide) -> None:
+        """A held-back answer has been given, or nobody waits for it any more."""
+        self._admission.released(connection.peer)
 
     def refuse(self, connection: ClientSide, head: RequestHead | None, problem: Problem, *, keep_alive: bool) -> None:
         """Write the answer to a request that never became an exchange, count and log it."""
@@ -228,7 +223,7 @@ class Gateway:
             token_wait_s=0.0,
             correlation_id=correlation_id.decode("latin-1"),
             replayed=False,
-            client=connection.peer,
+            client=problem.client or connection.peer,
             bytes_in=0,
             bytes_out=0,
         )

@@ -1,5 +1,6 @@
 """Who is let in, over real sockets: what admitted a client never travels on, and nobody else reaches the upstream."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
@@ -160,3 +161,66 @@ async def test_one_address_has_only_so_many_connections(balanced: Scene) -> None
     finally:
         for wire in wires:
             wire.close()
+
+
+async def test_a_flood_of_wrong_keys_is_slowed_and_counted_while_right_ones_pass_at_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """From one address, as behind a NAT. Over one connection after the other, as an attacker does who must."""
+    config = {"clients": {"api_keys": {"keys": [KEY]}}}
+    clock = asyncio.get_running_loop().time
+    over = asyncio.Event()
+    tries = 0
+
+    async def attack(there: Scene) -> None:
+        nonlocal tries
+        while not over.is_set():
+            assert (await there.ask(get("/a", b"X-Api-Key: wrong"))).status == 401
+            tries += 1
+
+    async with scene(routes, tmp_path_factory.mktemp("flooded"), config) as there:
+        attackers = [asyncio.create_task(attack(there)) for _ in range(8)]
+        begun, slowest = clock(), 0.0
+        while clock() - begun < 3.0:
+            asked = clock()
+            assert (await there.ask(get("/a", API_KEY))).status == 200
+            slowest = max(slowest, clock() - asked)
+            await asyncio.sleep(0.02)
+        over.set()
+        assert slowest < 0.5
+        assert 10 <= tries <= 10 + 8 + 3 * 2
+        assert await there.metric("client_denied_total", reason="credential") >= tries
+        await asyncio.gather(*attackers)
+
+
+async def test_two_keys_are_valid_at_once_and_one_is_taken_back_without_a_restart(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("rotating")
+    keys, password = folder / "keys", folder / "password"
+    keys.write_text("old-5f0c1b7e2d\n")
+    password.write_text("first\n")
+    config = {
+        "clients": {
+            "api_keys": {"keys_file": str(keys)},
+            "basic": {"crm": {"password_file": str(password)}},
+            "require": "all",
+        }
+    }
+
+    async def admits(there: Scene, key: str, word: str) -> bool:
+        lines = [f"X-Api-Key: {key}".encode(), b"Authorization: Basic " + b64encode(f"crm:{word}".encode())]
+        return (await there.ask(get("/plain", *lines))).status == 200
+
+    async with scene(routes, folder, config) as there, client(there.gateway.url) as kept:
+        assert await admits(there, "old-5f0c1b7e2d", "first")
+        assert (await there.ask(get("/plain", b"X-Api-Key: old-5f0c1b7e2d"))).status == 401  # all of them are required
+        keys.write_text("old-5f0c1b7e2d\nnew-93ab71cc05\n")
+        await until(lambda: admits(there, "new-93ab71cc05", "first"), 6.0, "the new key")
+        assert await admits(there, "old-5f0c1b7e2d", "first")
+        keys.write_text("new-93ab71cc05\n")
+        password.write_text("second\n")
+        await until(lambda: admits(there, "new-93ab71cc05", "second"), 6.0, "the new password")
+        kept.send(get("/plain", b"X-Api-Key: old-5f0c1b7e2d", b"Authorization: Basic " + b64encode(b"crm:second")))
+        assert (await kept.response()).status == 401
+        assert not await admits(there, "new-93ab71cc05", "first")
