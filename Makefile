@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile -q --no-config --universal --python-version 3.1
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint floors types dashboards image images lock lock-check bench fmt clean
+.PHONY: help demo test check lint floors types dashboards image images status-picture lock lock-check bench fmt clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -37,6 +37,9 @@ dashboards: .venv/dev.installed ## Write the Grafana dashboard's JSON from its s
 
 images: .venv/dev.installed ## Measure and draw the pictures of docs/images; needs Debian's prometheus, 4 minutes
 	$(PYTHON) -m tests.pictures $(ARGS)
+
+status-picture: .venv/dev.installed ## Take the README's picture of the status page; needs Debian's chromium
+	$(PYTHON) -m tests.support.status_picture
 
 image: ## The container image, by docker, podman or buildah (ARGS="--build-arg BASE=..."): docs/deploy.md
 	.ci/image $(ARGS)

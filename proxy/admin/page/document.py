@@ -71,11 +71,7 @@ def _header(facts: Facts) -> Markup:
         tag("h1", NAME),
         tag(
             "p",
-            join(
-                tag("span", facts.version, class_="version"),
-                tag("span", up) if up else None,
-                tag("span", "as of ", moment(facts.now, facts.now), " UTC"),
-            ),
+            _row(facts.version, up, join("as of ", moment(facts.now, facts.now), " UTC")),
             id="asof",
             class_="dots",
             data_live=True,
@@ -84,6 +80,11 @@ def _header(facts: Facts) -> Markup:
         tag("p", tag("button", "Pause updates", type="button", id="pause"), id="live", hidden=True),
         tag("p", id="lost", class_="verdict bad", role="alert", hidden=True),
     )
+
+
+def _row(*parts: str | None) -> Markup:
+    """Side by side; the style puts dots between."""
+    return Markup(" ".join(tag("span", part) for part in parts if part))
 
 
 def _verdict(facts: Facts, found: list[Finding], grade: Level) -> Markup:
@@ -100,7 +101,7 @@ def _verdict(facts: Facts, found: list[Finding], grade: Level) -> Markup:
         "section",
         tag("h2", icon(grade), summary(found), id="verdict"),
         tag("ul", (_found(finding) for finding in found), class_="findings", role="list") if found else None,
-        tag("p", (tag("span", fact) for fact in at_a_glance), class_="dots"),
+        tag("p", _row(*at_a_glance), class_="dots"),
         tag("p", spoken, class_="unseen", role="status", id="spoken"),
         aria_labelledby="verdict",
         class_=f"verdict {grade}",
@@ -218,7 +219,7 @@ def _gateway(facts: Facts) -> Markup:
         "section",
         tag("h2", "Gateway", id="gateway"),
         tag("dl", (tag("div", tag("dt", term), tag("dd", words)) for term, words in rows)),
-        tag("p", (tag("a", words, href=href) for href, words in links), class_="dots"),
+        tag("p", _row(*(tag("a", words, href=href) for href, words in links)), class_="dots"),
         aria_labelledby="gateway",
         class_="gateway",
     )
