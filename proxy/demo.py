@@ -86,6 +86,7 @@ def _say_demo(proxy: str, admin: str, platform: Sandbox) -> None:
         f"opentv-proxy: sandbox platform on {platform.url}\n\n"
         f"Try it (no token anywhere in it; the gateway adds one that lives {TOKEN_LIFE} s):\n\n"
         f"    curl -i {shlex.quote(proxy + '/adm/v1/accounts/4711')}\n\n"
+        f"Status page:       {admin}/\n"
         f"Watch the token:   curl -s {admin}/status\n"
         f"Metrics:           curl -s {admin}/metrics\n"
         f"Refuse the token:  curl -s -X POST {platform.url}/_sandbox/revoke-access-tokens\n"
