@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _parser().parse_args(argv, options)
         _end_at_once(options)
+        # A crash must not write tokens and passwords to a disk.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         code: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
