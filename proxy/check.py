@@ -2,11 +2,12 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Final
 
 from proxy import tls
-from proxy.checks.finding import Finding, faults, hint, ok
+from proxy.checks.finding import Finding, certificate_times, faults, hint, ok
 from proxy.checks.report import Report
 from proxy.config import ClientTls, Config, Loaded, RemoteIdentity, files_of, warnings
 from proxy.errors import ConfigError
@@ -20,10 +21,12 @@ async def check(loaded: Loaded, *, offline: bool, as_json: bool) -> int:
     report = Report(sys.stdout, sys.stderr, os.environ, as_json=as_json)
     for finding in _configuration(loaded, offline=offline):
         report.tell(finding)
-    if not offline:
+    if offline:
+        await _store_files(loaded.config, report)
+    else:
         from proxy.checks.online import visit_all  # the token wing's libraries are slow to import
 
-        await visit_all(loaded.config, report)
+        await visit_all(loaded.config, report, os.environ)
     report.finish()
     return DONE if report.ok else FOUND
 
@@ -46,6 +49,26 @@ def _configuration(loaded: Loaded, *, offline: bool) -> Iterator[Finding]:
             tls.client_context(section, where)
         except ConfigError as error:
             yield from faults("configuration", error)
+    yield from _certificates(config)
+
+
+async def _store_files(config: Config, report: Report) -> None:
+    from proxy.checks.store import opened
+
+    kept = opened(config, report.tell)
+    if kept is not None:
+        await kept.close()
+
+
+def _certificates(config: Config) -> Iterator[Finding]:
+    """Of those that this side shows: others learn of a dead one by a handshake that fails."""
+    from proxy.checks.certificates import of_file  # its library is slow to import
+
+    shows = [("listen.tls", config.listen.tls), *_tls_files(config)]
+    for where, section in shows:
+        path = section.cert_file if section is not None else None
+        if path is not None and (found := of_file(path)) is not None:
+            yield from certificate_times("configuration", f"{where}.cert_file: the", found, time.time())
 
 
 def _tls_files(config: Config) -> Iterator[tuple[str, ClientTls]]:

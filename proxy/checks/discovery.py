@@ -16,35 +16,40 @@ async def discovered(visit: Visit, ags: Ags, tell: Callable[[Finding], None], pr
     progress(f"{subject}: asking {visit.place} for its sign-on services")
     try:
         reply = await visit.ask(ags.discovery())
-        found = services(reply)
     except TokenError as error:
         tell(hint(subject, f"the sign-on services cannot be listed: {error.words}", advice=advice))
+        return True
+    try:
+        found = services(reply)
+    except TokenError:
+        tell(hint(subject, "the sign-on services cannot be listed", f"HTTP {reply.status} to servicediscovery", advice))
         return True
     if not found:
         tell(hint(subject, "AGS lists no sign-on service for this tenant", f"HTTP {reply.status}", advice))
         return True
     tell(ok(subject, "sign-on services, with their mandatory parameters", _listed(found)))
-    return _fits(subject, ags, found, tell)
+    return _fits(visit.name, ags, found, tell)
 
 
-def _fits(subject: str, ags: Ags, found: list[Service], tell: Callable[[Finding], None]) -> bool:
+def _fits(name: str, ags: Ags, found: list[Service], tell: Callable[[Finding], None]) -> bool:
+    subject, section = f"identity {name}", f"identities.{name}"
     wanted, given = ags.service, ags.sign_on_names
     service = next((service for service in found if service.name == wanted), None)
     if service is None:
-        advice = "set auth_service_id to one of those that AGS lists, to the letter"
+        advice = f"set {section}.auth_service_id to one of those that AGS lists, to the letter"
         tell(problem(subject, f'there is no sign-on service "{wanted}"', _listed(found), advice))
         return False
-    missing = [plain(name, 60) for name in service.mandatory if name not in given]
+    missing = [plain(each, 60) for each in service.mandatory if each not in given]
     if missing:
         evidence = f"configured: {', '.join(given)}"
-        advice = "add them to sign_on"
+        advice = f"add them to {section}.sign_on"
         tell(problem(subject, f"the sign-on lacks mandatory parameters: {', '.join(missing)}", evidence, advice))
     return not missing
 
 
 def _listed(found: list[Service]) -> str:
     names = [
-        f"{plain(service.name, 60)} ({', '.join(plain(name, 60) for name in service.mandatory[:_LISTED]) or 'none'})"
+        f"{plain(service.name, 60)} ({', '.join(plain(each, 60) for each in service.mandatory[:_LISTED]) or 'none'})"
         for service in found[:_LISTED]
     ]
     return "; ".join(names) + (" and more" if len(found) > _LISTED else "")

@@ -1,8 +1,11 @@
 """Pure: one thing that ``check`` found, and the words that several findings share."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from proxy.errors import ConfigError
@@ -35,7 +38,29 @@ def problem(subject: str, finding: str, evidence: str = "", advice: str = "") ->
 
 def faults(subject: str, error: ConfigError) -> list[Finding]:
     """Each fault as a problem."""
-    return [problem(subject, str(fault)) for fault in error.faults]
+    parted = (str(fault).partition("; ") for fault in error.faults)
+    return [problem(subject, finding, advice=advice) for finding, _, advice in parted]
+
+
+_TLS_KEY = re.compile(r"\b(?:tls\.)?(ca_file|cert_file|key_file|server_name)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Whom a finding is about, and where that is configured: ``identity opentv``, ``identities.opentv``, and there the
+    key of its URL."""
+
+    subject: str
+    section: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.section}.{self.key}"
+
+    def written_out(self, words: str) -> str:
+        """``words`` with each TLS setting that they name as it is found in the file."""
+        return _TLS_KEY.sub(rf"{self.section}.tls.\1", words)
 
 
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "h"), (120, 60, "min"))
@@ -67,6 +92,12 @@ def plain(text: str, limit: int = 300) -> str:
     return "".join(character if " " <= character <= "~" else "?" for character in text[:limit])
 
 
+def who_answered(headers: Mapping[str, str]) -> str:
+    """What an answer's headers tell of the servers that it came from and through. headers: lower-case names."""
+    told = [f"{name.title()}: {plain(headers[name], 60)}" for name in ("server", "via") if headers.get(name)]
+    return "".join(f", {one}" for one in told)
+
+
 _DRIFT_HINT, _DRIFT_PROBLEM = 3.0, 10.0
 
 
@@ -78,3 +109,33 @@ def clock_drift(subject: str, drift: float | None, whose: str) -> list[Finding]:
     evidence = f"{whose} is {'ahead of' if drift > 0 else 'behind'} this machine"
     advice = "let both machines take their time from NTP; tokens may look expired, or issued in the future"
     return [Finding("problem" if abs(drift) >= _DRIFT_PROBLEM else "hint", subject, finding, evidence, advice)]
+
+
+_RENEW_WITHIN = 14 * 86400.0
+
+
+class Times(Protocol):
+    """Of a certificate, Unix seconds; None where it is not known."""
+
+    @property
+    def begins(self) -> float | None: ...
+
+    @property
+    def ends(self) -> float | None: ...
+
+
+def certificate_times(subject: str, whose: str, times: Times, now: float) -> list[Finding]:
+    """whose: ``the provider's``. now: Unix seconds."""
+    evidence, renew = f"this machine's clock says {_minute(now)}", "have it renewed"
+    if times.begins is not None and times.begins > now:
+        finding = f"{whose} certificate is not valid before {_minute(times.begins)}"
+        return [problem(subject, finding, evidence, "wait until then, or mend the clock")]
+    if times.ends is None or times.ends - now >= _RENEW_WITHIN:
+        return []
+    if times.ends <= now:
+        return [problem(subject, f"{whose} certificate has expired, {_minute(times.ends)}", evidence, renew)]
+    return [hint(subject, f"{whose} certificate expires in {duration(times.ends - now)}", advice=renew)]
+
+
+def _minute(unix: float) -> str:
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M} UTC"

@@ -3,10 +3,19 @@
 from collections.abc import Callable, Iterator
 from math import inf
 
-from proxy.checks.diagnosis import explained
+from proxy.checks import realm
+from proxy.checks.closer import looked_at
+from proxy.checks.diagnosis import astray, explained, whereabouts
 from proxy.checks.finding import Finding, clock_drift, duration, hint, ok, plain, problem
 from proxy.checks.visit import Visit
-from proxy.config import IdentityBase, RemoteIdentity, TokenEndpointIdentity
+from proxy.config import (
+    AgsIdentity,
+    IdentityBase,
+    RemoteIdentity,
+    SspIdentity,
+    TokenEndpointIdentity,
+    TokenFileIdentity,
+)
 from proxy.errors import SecretError, TokenError
 from proxy.tokens.factory import margins
 from proxy.tokens.pair import TokenPair, window
@@ -26,10 +35,10 @@ async def examine(visit: Visit, tell: Tell, progress: Callable[[str], None]) -> 
     try:
         pair = await visit.login()
     except SecretError as error:
-        tell(problem(subject, str(error)))
+        tell(problem(subject, str(error), advice=_mend(visit)))
         return
     except TokenError as error:
-        for finding in (_explained(visit, error), *_drift(subject, visit)):
+        for finding in (await _explained(visit, error), *_drift(subject, visit)):
             tell(finding)
         if error.result == "invalid_credentials":
             raise
@@ -54,18 +63,40 @@ async def _refresh(visit: Visit, pair: TokenPair, tell: Tell) -> None:
     try:
         newer = await visit.refresh(pair)
     except (SecretError, TokenError) as error:
-        failed = problem(subject, str(error)) if isinstance(error, SecretError) else _explained(visit, error)
+        failed = problem(subject, str(error)) if isinstance(error, SecretError) else await _explained(visit, error)
         advice = failed.advice or "the login worked: without a refresh, each renewal of the token is a new login"
+        if isinstance(visit.identity, AgsIdentity):
+            advice = f"see which parameters a refresh of this site needs: identities.{visit.name}.refresh_parameters"
         tell(problem(subject, f"the refresh failed: {failed.finding}", failed.evidence, advice))
         return
     how = "rotated" if newer.refresh != pair.refresh else "unchanged"
     tell(ok(subject, "refreshed", f"token {newer.fingerprint}, refresh token {how}"))
 
 
-def _explained(visit: Visit, error: TokenError) -> Finding:
-    if isinstance(visit.identity, RemoteIdentity):
-        return explained(visit.name, visit.identity, error, visit.reply)
-    return problem(f"identity {visit.name}", error.words)
+def _mend(visit: Visit) -> str:
+    """What to do about a file, or a value, that cannot be used."""
+    section = f"identities.{visit.name}"
+    match visit.identity:
+        case TokenFileIdentity():
+            return f"have the token written there ({section}.file); until then the gateway waits, and is not ready"
+        case SspIdentity():
+            return f"download the credentials file anew, and name it in {section}.credentials_file"
+        case TokenEndpointIdentity(client_auth="private_key_jwt"):
+            return "write it with: openssl pkcs8 -topk8 -nocrypt; RSA of 2048 bits or more, or P-256"
+        case _:
+            return f"mend it in {section}"
+
+
+async def _explained(visit: Visit, error: TokenError) -> Finding:
+    identity, reply = visit.identity, visit.reply
+    if not isinstance(identity, RemoteIdentity):
+        return problem(f"identity {visit.name}", error.words)
+    where = whereabouts(visit.name, identity)
+    if error.result == "network" and visit.peer is not None and (shows := await looked_at(visit.peer, where)):
+        return shows
+    elsewhere = await realm.token_endpoint(identity.endpoint, visit.ask) if astray(identity, error, reply) else ""
+    secrets = visit.request.secrets if visit.request else ()
+    return explained(where, identity, error, reply, secrets=secrets, elsewhere=elsewhere)
 
 
 def _drift(subject: str, visit: Visit) -> list[Finding]:

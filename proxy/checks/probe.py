@@ -3,8 +3,9 @@
 import asyncio
 import ssl
 import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,16 @@ _HEAD_LIMIT: Final = 64 * 1024
 
 
 class ProbeError(ProxyError):
-    """There was no connection or no answer. The words say which and why."""
+    """There was no connection or no answer. The words say which and why; after "; " what to do, if they know.
+
+    connected: there was a connection. refused_certificate: the peer's certificate is why there was none.
+    """
+
+    def __init__(self, words: str, *, connected: bool = True, refused_certificate: bool = False) -> None:
+        super().__init__(words)
+        self.words = words
+        self.connected = connected
+        self.refused_certificate = refused_certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,23 @@ class Peer:
     answer: float = ANSWER_SECONDS
 
     @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or (443 if urlsplit(self.url).scheme == "https" else 80)
+
+    @property
+    def address(self) -> str:
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """What the certificate must be for."""
+        return self.server_name or self.host
+
+    @property
     def target(self) -> str:
         """The URL's own path and query."""
         parts = urlsplit(self.url)
@@ -40,50 +67,73 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Greeting:
+    """A connection that came about. tls: its version, "" for plain HTTP. begins, ends: of the certificate, Unix times;
+    None where it was not verified, or there is none."""
+
+    tls: str
+    begins: float | None
+    ends: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """drift: their clock minus ours, seconds. tls: its version, "" for plain HTTP. expires: the certificate's end,
-    Unix seconds."""
+    """drift: their clock minus ours, seconds. headers: lower-case names, the last of repeated ones."""
 
     status: int
     drift: float | None
-    tls: str
-    expires: float | None
+    greeting: Greeting
+    headers: Mapping[str, str] = field(repr=False)
 
 
-async def head(peer: Peer, target: str, headers: dict[str, str]) -> Answer:
+async def greeting(peer: Peer) -> Greeting:
+    """A connection and nothing on it. Raises ProbeError."""
+    async with connection(peer) as (_, writer):
+        return _greeting(writer)
+
+
+async def head(peer: Peer, target: str, headers: Mapping[str, str]) -> Answer:
     """Raises ProbeError."""
-    reader, writer = await _connected(peer)
-    try:
+    async with connection(peer) as (reader, writer):
         host = urlsplit(peer.url).netloc.removesuffix(":443" if peer.context else ":80")
         fields = {"Host": host, "Accept": "*/*", "User-Agent": "opentv-auth-proxy", **headers, "Connection": "close"}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         sent = time.time()
-        async with asyncio.timeout(peer.answer):
-            writer.write(f"HEAD {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
-            answered = await _final_head(reader)
+        try:
+            async with asyncio.timeout(peer.answer):
+                writer.write(f"HEAD {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
+                answered = await _final_head(reader)
+        except TimeoutError as exc:
+            raise ProbeError(f"connected, but no answer came within {peer.answer:g} s") from exc
+        except MessageError as exc:
+            raise ProbeError(f"connected, but what answers is no HTTP that the gateway reads: {exc.words}") from exc
+        except (OSError, EOFError) as exc:
+            raise ProbeError(f"connected, but no answer came: {tls.explain(exc)}") from exc
         return _answer(answered, writer, (sent + time.time()) / 2)
-    except TimeoutError as exc:
-        raise ProbeError(f"connected, but no answer came within {peer.answer:g} s") from exc
-    except MessageError as exc:
-        raise ProbeError(f"connected, but what answers is no HTTP that the gateway reads: {exc.words}") from exc
-    except (OSError, EOFError) as exc:
-        raise ProbeError(f"connected, but no answer came: {tls.explain(exc)}") from exc
-    finally:
-        writer.transport.abort()
 
 
-async def _connected(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    parts = urlsplit(peer.url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if peer.context else 80)
-    name = (peer.server_name or host) if peer.context else None
+@asynccontextmanager
+async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Raises ProbeError when there is none."""
+    name = peer.name if peer.context else None
     try:
         async with asyncio.timeout(peer.connect):
-            return await asyncio.open_connection(host, port, ssl=peer.context, server_hostname=name)
+            reader, writer = await asyncio.open_connection(peer.host, peer.port, ssl=peer.context, server_hostname=name)
     except TimeoutError as exc:
-        raise ProbeError(f"no connection to {host}:{port} within {peer.connect:g} s") from exc
+        raise ProbeError(f"no connection to {peer.address} within {peer.connect:g} s", connected=False) from exc
     except OSError as exc:
-        raise ProbeError(f"no connection to {host}:{port}: {tls.explain(exc)}") from exc
+        raise ProbeError(
+            f"no {'TLS ' if isinstance(exc, ssl.SSLError) else ''}connection to {peer.address}: {tls.explain(exc)}",
+            connected=False,
+            refused_certificate=isinstance(exc, ssl.SSLCertVerificationError),
+        ) from exc
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        # Also takes note of how the connection ended, which asyncio else complains about.
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _final_head(reader: asyncio.StreamReader) -> ResponseHead:
@@ -104,20 +154,19 @@ async def _final_head(reader: asyncio.StreamReader) -> ResponseHead:
 
 
 def _answer(found: ResponseHead, writer: asyncio.StreamWriter, ours: float) -> Answer:
-    dates = [value_of(line, name) for line, name in found.fields if name.lower() == b"date"]
-    date = http_date(dates[0].decode("latin-1")) if dates else None
+    headers = {name.lower().decode("latin-1"): value_of(line, name).decode("latin-1") for line, name in found.fields}
+    date = http_date(headers.get("date", ""))
+    drift = None if date is None else date + 0.5 - ours
+    return Answer(found.status, drift, _greeting(writer), headers)
+
+
+def _greeting(writer: asyncio.StreamWriter) -> Greeting:
     secured = writer.get_extra_info("ssl_object")
-    return Answer(
-        status=found.status,
-        drift=None if date is None else date + 0.5 - ours,
-        tls=secured.version() or "" if secured is not None else "",
-        expires=_expiry(writer.get_extra_info("peercert") or {}),
-    )
+    version = secured.version() or "" if secured is not None else ""
+    verified = writer.get_extra_info("peercert") or {}
+    return Greeting(version, *(_unix(verified.get(name)) for name in ("notBefore", "notAfter")))
 
 
-def _expiry(certificate: dict[str, object]) -> float | None:
-    """The ``notAfter`` of a verified certificate, as ``ssl`` writes it: ``Jan  5 09:34:43 2028 GMT``."""
-    end = certificate.get("notAfter")
-    if not isinstance(end, str):
-        return None
-    return datetime.strptime(end, "%b %d %H:%M:%S %Y %Z").replace(tzinfo=UTC).timestamp()
+def _unix(told: object) -> float | None:
+    """A verified certificate's time, as ``ssl`` writes it: ``Jan  5 09:34:43 2028 GMT``."""
+    return ssl.cert_time_to_seconds(told) if isinstance(told, str) else None

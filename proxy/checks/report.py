@@ -1,7 +1,10 @@
 """How findings reach a person, or a machine."""
 
 import json
-from collections.abc import Mapping
+import os
+import textwrap
+from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Final, TextIO
 
 from proxy.checks.finding import Finding, Severity
@@ -17,22 +20,41 @@ def coloured(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(2).columns
+    except OSError:
+        return 80
+
+
 class Report:
     """Findings as they come: lines at once, or with as_json one document at the end. Progress only on a terminal.
 
-    out, err: where they go. environ: for NO_COLOR.
+    out, err: where they go. environ: for NO_COLOR. columns: of the terminal. mono: seconds of a steady clock.
     """
 
-    def __init__(self, out: TextIO, err: TextIO, environ: Mapping[str, str], *, as_json: bool) -> None:
+    def __init__(
+        self,
+        out: TextIO,
+        err: TextIO,
+        environ: Mapping[str, str],
+        *,
+        as_json: bool,
+        columns: Callable[[], int] = _columns,
+        mono: Callable[[], float] = monotonic,
+    ) -> None:
         self._out, self._err = out, err
         self._as_json = as_json
         self._colour = coloured(out, environ)
+        self._wrapped = out.isatty()
         self._terminal = err.isatty() and environ.get("TERM") != "dumb"
+        self._columns, self._mono = columns, mono
+        self._waiting, self._since = "", 0.0
         self.findings: list[Finding] = []
 
     @property
     def ok(self) -> bool:
-        return all(finding.severity != "problem" for finding in self.findings)
+        return self._count("problem") == 0
 
     def tell(self, finding: Finding) -> None:
         # A last look: whatever a finding quotes, nothing that looks like a token leaves.
@@ -40,33 +62,65 @@ class Report:
         self.findings.append(finding)
         if not self._as_json:
             self._clear()
-            self._out.write(self._lines(finding))
+            self._out.write("".join(f"{line}\n" for line in self._lines(finding)))
             self._out.flush()
+            self.tick()
 
     def progress(self, words: str) -> None:
-        """What is waited for now; the next line takes its place."""
-        if self._terminal:
-            self._err.write(f"\r\x1b[K{_printable(words)} ...")
+        """What is waited for now, "" for nothing; the next takes its place."""
+        self._waiting, self._since = words, self._mono()
+        if words:
+            self.tick()
+        else:
+            self._clear()
+
+    def tick(self) -> None:
+        """Time has passed: shows how much."""
+        if self._terminal and self._waiting:
+            waited = self._mono() - self._since
+            since = f" {waited:.0f} s" if waited >= 1 else ""
+            # A line that wraps could not be taken back.
+            room = max(self._columns() - len(since) - 5, 10)
+            self._err.write(f"\r\x1b[K{_printable(self._waiting)[:room]} ...{since}")
             self._err.flush()
 
     def finish(self) -> None:
+        self._waiting = ""
         self._clear()
+        counts = {kind: self._count(kind) for kind in ("problem", "hint")}
         if self._as_json:
             found = [{name: getattr(finding, name) for name in _FIELDS} for finding in self.findings]
-            self._out.write(json.dumps({"ok": self.ok, "findings": found}, indent=2) + "\n")
+            head = {"ok": self.ok, "problems": counts["problem"], "hints": counts["hint"]}
+            self._out.write(json.dumps({**head, "findings": found}, indent=2) + "\n")
         else:
-            counts = [(sum(f.severity == kind for f in self.findings), kind) for kind in ("problem", "hint")]
-            told = ", ".join(f"{count or 'no'} {kind}{'s' if count != 1 else ''}" for count, kind in counts)
-            self._out.write(f"\n{told}\n")
+            told = (f"{count or 'no'} {kind}{'s' if count != 1 else ''}" for kind, count in counts.items())
+            self._out.write(f"\n{', '.join(told)}\n")
         self._out.flush()
 
-    def _lines(self, finding: Finding) -> str:
+    def _count(self, severity: str) -> int:
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def _lines(self, finding: Finding) -> list[str]:
         mark = finding.severity.ljust(len(_INDENT) - 1)
+        first, seen = f"{finding.subject}: {finding.finding}", finding.evidence
+        if finding.severity == "ok" and seen:
+            first, seen = f"{first} ({seen})", ""
+        lines = self._fitted(first, f"{mark} ", _INDENT)
         if self._colour:
-            mark = f"\x1b[{_COLOURS[finding.severity]}m{mark}\x1b[0m"
-        seen = f" ({finding.evidence})" if finding.evidence else ""
-        advice = f"{_INDENT}-> {finding.advice}\n" if finding.advice else ""
-        return f"{mark} {finding.subject}: {finding.finding}{seen}\n{advice}"
+            lines[0] = f"\x1b[{_COLOURS[finding.severity]}m{mark}\x1b[0m{lines[0][len(mark) :]}"
+        for label, text in (("seen: ", seen), ("do:   ", finding.advice)):
+            if text:
+                lines += self._fitted(text, _INDENT + label, _INDENT + " " * len(label))
+        return lines
+
+    def _fitted(self, text: str, first: str, later: str) -> list[str]:
+        """Wrapped on a terminal only: elsewhere a finding's parts stay lines that can be searched."""
+        if not self._wrapped:
+            return [first + text]
+        width = max(self._columns(), 60)
+        return textwrap.wrap(
+            text, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+        )
 
     def _clear(self) -> None:
         if self._terminal:

@@ -1,49 +1,83 @@
-"""One route's upstream: a connection and an answer to ``HEAD``, without a token and, where there is one, with it."""
+"""One route's upstream: a connection and an answer to ``HEAD``, without a token and, where there is one, with it.
 
-from collections.abc import Iterator
+``GET`` after it, which is as harmless (RFC 9110 9.2.1), where that tells too little: for an upstream that forbids
+``HEAD``, and for one that says "bad token" by a result code in a JSON body.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from proxy import tls
-from proxy.checks.finding import Finding, clock_drift, duration, faults, hint, ok, problem, shown
+from proxy.checks.closer import no_tls_asked, speaks_tls, unreachable
+from proxy.checks.finding import (
+    Finding,
+    Where,
+    certificate_times,
+    clock_drift,
+    faults,
+    hint,
+    ok,
+    plain,
+    problem,
+    shown,
+    who_answered,
+)
 from proxy.checks.probe import Answer, Peer, ProbeError, head
+from proxy.checks.verdict import Pair, Seen, judged
 from proxy.config import Inject, Route
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, TokenError
+from proxy.tokens.systems.base import TokenRequest
+from proxy.tokens.transport import HttpTransport
 
-_RENEW_WITHIN = 14 * 86400.0
+_NO_HEAD: Final = (405, 501)
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """How an identity signs. access: the token, None when none was had."""
+    """How an identity signs. expected: what to look at when the token is refused. access: the token, None when none was
+    had."""
 
+    expected: str
     inject: Inject
     access: str | None
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a signed request."""
+        return {self.inject.header: f"{self.inject.scheme} {self.access}".lstrip()}
 
-async def asked(index: int, route: Route, signature: Signature | None, now: float) -> list[Finding]:
-    """signature: None for a route without an identity. now: Unix seconds."""
-    subject = f"route {route.path}"
+
+async def asked(
+    index: int, route: Route, signature: Signature | None, now: float, environ: Mapping[str, str]
+) -> list[Finding]:
+    """signature: None for a route without an identity. now: Unix seconds. environ: for the proxies that it names."""
+    where = Where(f"route {route.path}", f"routes.{index}", "upstream")
     secure = urlsplit(route.upstream).scheme == "https"
     try:
-        context = tls.client_context(route.tls, f"routes.{index}.tls") if secure else None
+        context = tls.client_context(route.tls, f"{where.section}.tls") if secure else None
     except ConfigError as error:
-        return faults(subject, error)
+        return faults(where.subject, error)
     peer = Peer(route.upstream, context, route.tls.server_name, route.timeouts.connect)
-    where, headers = target(route), dict(route.headers.set)
+    questions = _Questions(peer, target(route), dict(route.headers.set))
     try:
-        bare = await head(peer, where, headers)
+        bare = await head(peer, questions.target, questions.headers)
         signed = None
         if signature is not None and signature.access is not None:
-            value = f"{signature.inject.scheme} {signature.access}".lstrip()
-            signed = await head(peer, where, {**headers, signature.inject.header: value})
+            signed = await head(peer, questions.target, questions.headers | signature.headers)
     except ProbeError as error:
-        advice = f"check routes.{index}.upstream" + (f" and routes.{index}.tls" if secure else "")
-        return [problem(subject, str(error), shown(route.upstream), advice)]
-    found = [*_reached(subject, route, bare), *_certificate(subject, bare, now)]
-    found += clock_drift(subject, bare.drift, "the upstream's clock")
-    if signature is not None:
-        found += judged(subject, route, where, bare.status, signed.status if signed else None)
+        return [await unreachable(error, peer, where, environ)]
+    reached = await _reached(where, peer, bare)
+    found = [reached]
+    found += certificate_times(where.subject, "the upstream's", bare.greeting, now)
+    found += clock_drift(where.subject, bare.drift, "the upstream's clock")
+    if signature is not None and reached.severity == "ok":
+        pair = Pair(f"HEAD {questions.target}", _seen(bare), _seen(signed) if signed else None, signature.access)
+        if _tells_nothing(route, bare, signed):
+            pair = await questions.by_get(signature) or pair
+        found += judged(where, route, signature.expected, pair)
     return found
 
 
@@ -53,41 +87,73 @@ def target(route: Route) -> str:
     return base + ("/" if route.strip_prefix else route.path)
 
 
-def _reached(subject: str, route: Route, bare: Answer) -> Iterator[Finding]:
-    evidence = f"HTTP {bare.status}" + (f", {bare.tls}" if bare.tls else "")
-    if bare.status >= 500:
-        advice = "look at the upstream's own health: it is reached, and passes this error on to clients"
-        yield hint(subject, f"{shown(route.upstream)} answers with an error", evidence, advice)
-    elif bare.status == 400 and not bare.tls:
-        advice = "if this port speaks TLS, write https:// in the upstream"
-        yield hint(subject, f"{shown(route.upstream)} calls the request malformed", evidence, advice)
-    else:
-        yield ok(subject, f"{shown(route.upstream)} answers", evidence)
+def _seen(answer: Answer) -> Seen:
+    return Seen(answer.status, answer.headers)
 
 
-def _certificate(subject: str, bare: Answer, now: float) -> Iterator[Finding]:
-    if bare.expires is not None and bare.expires - now < _RENEW_WITHIN:
-        yield hint(subject, f"the upstream's certificate expires in {duration(bare.expires - now)}", advice="renew it")
+def _tells_nothing(route: Route, bare: Answer, signed: Answer | None) -> bool:
+    """Whether HEAD, which some forbid by itself, and which has no body, leaves open what becomes of a token."""
+    if bare.status in _NO_HEAD or (signed is not None and signed.status in (403, *_NO_HEAD)):
+        return True
+    codes = route.rejected.result_codes and "json" in bare.headers.get("content-type", "").lower()
+    return bool(codes) and bare.status not in route.rejected.statuses
 
 
-def judged(subject: str, route: Route, where: str, bare: int, signed: int | None) -> Iterator[Finding]:
-    """What the two statuses say of the token. HEAD may be forbidden by itself, so a refusal is a hint."""
-    statuses = route.rejected.statuses
-    listed = ", ".join(str(status) for status in statuses) or "no status"
-    question = f"HEAD {where.partition('?')[0]}"
-    if bare in (401, 403) and bare not in statuses:
-        advice = f"if that is how it refuses a bad token, add {bare} to rejected.statuses: else nothing is refreshed"
-        evidence = f"rejected.statuses has {listed}"
-        yield hint(subject, f"the upstream answers {bare} to {question} without a token", evidence, advice)
-    if signed is None:
-        return
-    if signed in (401, 403) or signed in statuses:
-        yield hint(
-            subject,
-            f"the upstream refuses {question} with the fresh token",
-            f"HTTP {signed}, {bare} without a token",
-            "perhaps only this question is forbidden; if real requests fail too, it does not take this token: compare "
-            "its issuer and roles (opentv-proxy token) with what the upstream expects",
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """The same question, with and without a token. headers: those that the route sets."""
+
+    peer: Peer
+    target: str
+    headers: dict[str, str]
+
+    async def by_get(self, signature: Signature) -> Pair | None:
+        """None when an answer did not come whole, or was longer than 1 MiB."""
+        transport = HttpTransport(
+            self.peer.answer, tls=self.peer.context, server_name=self.peer.server_name, explain=tls.explain
         )
-    elif bare in statuses:
-        yield ok(subject, "the upstream takes the token", f"HTTP {signed}, {bare} without a token")
+        try:
+            bare = await self._got(transport, {})
+            signed = await self._got(transport, signature.headers) if signature.access is not None else None
+        except TokenError:
+            return None
+        finally:
+            await transport.close()
+        return Pair(f"GET {self.target}", bare, signed, signature.access)
+
+    async def _got(self, transport: HttpTransport, more: dict[str, str]) -> Seen:
+        parts = urlsplit(self.peer.url)
+        url = f"{parts.scheme}://{parts.netloc}{self.target}"
+        fields = {"Accept": "application/json, */*;q=0.5", **self.headers, **more}
+        reply = await transport.exchange(TokenRequest("GET", url, tuple(fields.items()), b""), str(uuid4()))
+        return Seen(reply.status, reply.headers, reply.body)
+
+
+async def _reached(where: Where, peer: Peer, bare: Answer) -> Finding:
+    subject, place, status = where.subject, shown(peer.url), bare.status
+    evidence = f"HTTP {status}" + (f", {bare.greeting.tls}" if bare.greeting.tls else "")
+    if status == 407:
+        advice = "let the gateway reach the upstream without it: it uses no proxy"
+        return problem(subject, "a proxy on the way asks for a login", evidence + who_answered(bare.headers), advice)
+    if status >= 500:
+        advice = "look at the upstream's own health: it is reached, and passes this error on to clients"
+        return hint(subject, f"{place} answers with an error", evidence + who_answered(bare.headers), advice)
+    if status == 400 and peer.context is None and await speaks_tls(peer):
+        return no_tls_asked(where, peer)
+    if 300 <= status < 400 and (found := _redirected(where, peer, bare)) is not None:
+        return found
+    return ok(subject, f"{place} answers", evidence)
+
+
+def _redirected(where: Where, peer: Peer, bare: Answer) -> Finding | None:
+    """None for a redirect within the upstream, which is its own affair."""
+    location = bare.headers.get("location", "").partition("?")[0]
+    ours, theirs = urlsplit(peer.url), urlsplit(location)
+    if not theirs.netloc or (ours.scheme, ours.netloc) == (theirs.scheme, theirs.netloc):
+        return None
+    evidence = f"HTTP {bare.status} to {plain(location, 120)}{who_answered(bare.headers)}"
+    if (ours.scheme, ours.hostname) == ("http", theirs.hostname) and theirs.scheme == "https":
+        finding = "the upstream wants https:// and answers everything else with a redirect"
+        return problem(where.subject, finding, evidence, f"write https:// in {where.url}")
+    advice = f"redirects are never followed: if it is the same service, name its final address in {where.url}"
+    return hint(where.subject, "the upstream redirects to another host", evidence, advice)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from proxy import tls
 from proxy.checks.finding import shown
+from proxy.checks.probe import Peer
 from proxy.config import Config, IdentityBase, RemoteIdentity, TokenEndpointIdentity
 from proxy.errors import SecretError, TokenError
 from proxy.tokens.clock import Clock, SystemClock
@@ -18,11 +19,13 @@ from proxy.tokens.systems.replies import http_date
 from proxy.tokens.transport import NoTransport, Transport
 
 LOGOUT_TIMEOUT: Final = 3.0
+_CONNECT_SHARE: Final = 0.8
+"""Of an identity's timeout, as the gateway has it."""
 
 
 class Visit:
-    """pair: what the visit has now. reply: the last exchange's, None when none came. drift: the provider's clock minus
-    ours, seconds, if it showed. context: for TLS to the token endpoint.
+    """pair: what the visit has now. request, reply: the last exchange's, None when there was none. drift: the
+    provider's clock minus ours, seconds, if it showed. context: for TLS to the token endpoint.
 
     Raises ConfigError when the identity's TLS files cannot be used.
     """
@@ -35,6 +38,7 @@ class Visit:
         self._clock = clock or SystemClock()
         self.system = build_system(name, identity, self._clock)
         self.pair: TokenPair | None = None
+        self.request: TokenRequest | None = None
         self.reply: Reply | None = None
         self.drift: float | None = None
         self.context: ssl.SSLContext | None = None
@@ -54,6 +58,15 @@ class Visit:
         if isinstance(self.identity, RemoteIdentity):
             return shown(self.identity.endpoint)
         return self.system.place if isinstance(self.system, Local) else ""
+
+    @property
+    def peer(self) -> Peer | None:
+        """Whom a closer look is at; None where nobody is asked."""
+        identity = self.identity
+        if not isinstance(identity, RemoteIdentity):
+            return None
+        connect = identity.timeout * _CONNECT_SHARE
+        return Peer(identity.endpoint, self.context, identity.tls.server_name, connect, identity.timeout)
 
     @property
     def account(self) -> str:
@@ -108,7 +121,7 @@ class Visit:
         await self._transport.close()
 
     async def _exchange(self, step: Step, system: System, request: TokenRequest) -> tuple[Grant, Moment]:
-        self.reply = None
+        self.request, self.reply = request, None
         sent = self._clock.now()
         reply = self.reply = await self._transport.exchange(request, str(uuid4()))
         received = self._clock.now()

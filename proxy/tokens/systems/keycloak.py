@@ -43,7 +43,7 @@ KNOWN: Known = {
     "unable to load public key": ("operator", _NO_KEY),
     "invalid token audience": (
         "operator",
-        "Keycloak goes by another address: set audience to its issuer, or to the token URL, as it names them itself",
+        "Keycloak does not take the assertion's audience: set audience to its issuer or token URL, as it names them",
     ),
     "invalid signature algorithm": (
         "operator",
