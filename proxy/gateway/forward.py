@@ -256,7 +256,7 @@ class Exchange:
 
     def _accepted(self, status: int) -> None:
         """Tell the token wing that a refresh has cured a rejection; of that a failing platform (5xx) says nothing."""
-        if not self._refused and status < 500:
+        if not self._refused and status // 100 != 5:
             self.outgoing.accepted(replayed=self.replayed)
 
     # -- the end ------------------------------------------------------------------------------------------------
