@@ -82,6 +82,8 @@ class Renewal:
                         step, basis, trigger, correlation_id or self._new_id(), probing=life.known_down
                     )
                 except TokenError as error:
+                    if lease is not None and not lease.held():
+                        await self._catch_up(life)
                     if life.pair is not basis:  # taken up while this process was out of the race
                         return await self._overtaken(life, asked)
                     if step == "refresh":
@@ -213,6 +215,12 @@ class Renewal:
                 await self._clock.sleep(life.draw() * APART)
         return False
 
+    async def _catch_up(self, life: Life) -> None:
+        """Goes on with what is stored."""
+        found = await self._found()
+        if found is not None:
+            self.follow(life, found)
+
     async def _found(self) -> TokenPair | None:
         try:
             return await self.custody.load()
@@ -221,9 +229,7 @@ class Renewal:
 
     async def _overtaken(self, life: Life, asked: TokenPair | None) -> TokenPair:
         """This process stood still until its lock ran out: what another replica stored meanwhile is what counts."""
-        found = await self._found()
-        if found is not None:
-            self.follow(life, found)
+        await self._catch_up(life)
         pair = life.pair
         if pair is not None and pair is not asked and life.alive(self._clock.mono()):
             return pair

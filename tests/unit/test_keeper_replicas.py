@@ -6,6 +6,7 @@ Each test runs keepers of one identity on one store, as gateways do; K, B: what 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -260,6 +261,25 @@ async def test_who_stood_still_until_the_lock_ran_out_presents_nothing(fleet: Fl
     await fleet.clock.advance(1)
     assert token(one).fingerprint == token(other).fingerprint
     assert fleet.counts() == (1, 1)
+
+
+async def test_who_wakes_up_after_the_lock_ran_out_and_hears_nothing_from_the_provider_uses_what_the_other_stored(
+    fleet: Fleet,
+) -> None:
+    """At once: not before the news came by itself, its requests would be told that the provider does not answer."""
+    one, _ = await fleet.started()
+    await fleet.clock.advance(1)
+    stored = await fleet.store.load("opentv")
+    assert stored is not None
+    fleet.provider.delay, fleet.provider.down = 0.2, TokenError("timeout", "no connection")
+    renewing = asyncio.ensure_future(one.refresh_now())
+    await fleet.clock.advance(0.15)
+    fleet.store.lease.alone = False
+    await MemoryStore.save(fleet.store, "opentv", replace(stored, access="NEWER", refresh="NEWER"))
+    await fleet.clock.advance(0.1)
+    await renewing
+    assert b"NEWER" in token(one).line
+    assert one.status()["consecutive_failures"] == 0
 
 
 async def test_who_is_overtaken_while_exchanging_uses_what_the_other_stored(fleet: Fleet) -> None:
