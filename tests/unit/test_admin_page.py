@@ -185,6 +185,12 @@ UNPLUGGED = failed("network", "unplugged")
             "refused",
         ),
         (
+            identity("fresh", suspended_until=at(43)),
+            "warn | opentv | login suspended",
+            "The token at hand serves for another 4 min. Next try in 43 s.",
+            "",
+        ),
+        (
             identity("stale", **UNPLUGGED),
             "warn | opentv | the token cannot be renewed",
             "2 tries failed. The token at hand serves for another 4 min. Next try in 30 s.",

@@ -48,11 +48,11 @@ def summary(found: list[Finding]) -> str:
 
 
 def level(identity: Identity) -> Level:
-    if identity.suspended_until is not None:
-        return "bad"
     if not identity.usable:
         return "bad" if identity.history else "busy"
-    if identity.failures:
+    if identity.state == "suspended":  # nothing renews the token at hand
+        return "bad"
+    if identity.failures or identity.suspended_until is not None:
         return "warn"
     return "busy" if identity.state == "stale" else "ok"
 
@@ -88,7 +88,7 @@ def _of_identity(identity: Identity, now: float) -> Finding | None:
         what = "login suspended" if identity.usable else "login suspended, no usable token"
         again = f"Next try {_at(identity.suspended_until, now)}."
         todo = "Correct the secret's file: that is noticed within 5 s and ends the wait, as does a refresh by hand."
-        return Finding("bad", identity.name, what, where, effect + again, cause, todo)
+        return Finding(grade, identity.name, what, where, effect + again, cause, todo)
     again = f"Next try {_at(identity.next_refresh, now)}." if identity.next_refresh is not None else ""
     if identity.usable:
         tries = f"{many(identity.failures, 'try', 'tries')} failed. "
