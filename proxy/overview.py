@@ -44,6 +44,7 @@ class Overview:
         self._server = server
         self._started_at = started_at.strftime("%Y-%m-%dT%H:%M:%SZ")
         self._recent: Recent[tuple[str, str]] = Recent()
+        self.probed = False  # somebody steers by readiness: a load balancer, an orchestrator
 
     async def sample_for_ever(self) -> None:
         """Reads the counters now and then, so that the status can tell what happened lately."""
@@ -53,6 +54,7 @@ class Overview:
 
     def checks(self) -> Sequence[Check]:
         """Ready: not shutting down, and each identity that a route needs has a usable token."""
+        self.probed = True
         server = self._server
         needed = sorted({route.identity for route in server.config.routes if route.identity is not None})
         checks = [Check("serving", server.ready, "" if server.ready else "starting or shutting down")]

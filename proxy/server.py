@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy import __version__, logs, tls
-from proxy.accesslog import AccessLog
 from proxy.admin import AdminServer
 from proxy.assembly import Assembly, Parts, in_force, not_in_force
 from proxy.config import Address, Config, FileWatcher, Loaded, files_of, warnings
@@ -31,6 +30,7 @@ from proxy.sockets import bound, cannot_listen
 from proxy.tokens.keeper import Keeper
 
 WATCH_SECONDS: Final = 2.0
+_NOTICE: Final = 0.2  # of shutdown.drain: not ready any more, yet accepting, until load balancers have seen it
 _RETIRE_SECONDS: Final = 5.0  # requests signed by an identity that a reload took away may still be on their way
 
 
@@ -43,7 +43,7 @@ class Server:
     def __init__(self, loaded: Loaded, load: Callable[[], Loaded]) -> None:
         self._load = load
         self.metrics = Metrics(__version__)
-        access_log = _set_up_logs(loaded.config)
+        access_log = logs.setup(loaded.config.log.level, loaded.config.log.format, loaded.config.log.access)
         self._log = logs.get("proxy.server")
         self.gateway = Gateway(metrics=self.metrics, access_log=access_log, clock=time.monotonic)
         self._assembly = Assembly(self.metrics, loaded.config.store)
@@ -58,7 +58,7 @@ class Server:
         self._admin: AdminServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._overview = Overview(self, started_at=datetime.now(UTC))
-        self.ready = self._ending = False
+        self.ready, self._ending, self.notice = False, False, _NOTICE
         self.reload_faults: Sequence[Fault] = ()  # of the last reload, if it was refused
 
     @property
@@ -183,7 +183,7 @@ class Server:
         self.metrics.config_reload_at = time.time()
         self._watcher.watch(files_of(config))
         self.gateway.access_log.flush()
-        self.gateway.access_log = _set_up_logs(config)
+        self.gateway.access_log = logs.setup(config.log.level, config.log.format, config.log.access)
         self._reload_listener_tls(config)
         for keeper in self.keepers.values():
             keeper.credentials_changed()
@@ -239,12 +239,16 @@ class Server:
     # -- the end ------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Readiness off, listeners closed, requests and refreshes finished, sessions of our own logged out (B13)."""
+        """Readiness off, listeners closed, requests and refreshes finished, sessions of our own logged out (B13). Where
+        anybody ever asked for readiness, the listeners close a share of the drain later than it goes."""
         self.ready, self._ending = False, True
-        self._log.info("shutting down", drain_s=self.config.shutdown.drain)
+        drain = self.config.shutdown.drain
+        notice = self.notice * drain if self._overview.probed else 0.0
+        self._log.info("shutting down", drain_s=drain)
+        await self.gateway.give_notice(notice)
         self._close_listeners()
         async with self._changing:
-            await self._end(self.config.shutdown.drain)
+            await self._end(drain - notice)
         self._log.info("stopped")
 
     def _close_listeners(self) -> None:
@@ -264,10 +268,6 @@ class Server:
             await self._admin.close()
 
 
-def _set_up_logs(config: Config) -> AccessLog:
-    return logs.setup(config.log.level, config.log.format, config.log.access)
-
-
 async def serve(loaded: Loaded, load: Callable[[], Loaded] | None, announce: Callable[[Server], None]) -> None:
     """Run until SIGTERM or SIGINT. load: SIGHUP has it read the configuration again; None leaves SIGHUP what it is.
     announce is called once connections are accepted."""
@@ -276,7 +276,8 @@ async def serve(loaded: Loaded, load: Callable[[], Loaded] | None, announce: Cal
     server = Server(loaded, load or (lambda: loaded))
 
     def interrupted() -> None:
-        """Ctrl-C; pressed once more it ends the drain. A second SIGTERM means nothing: orchestrators repeat theirs."""
+        """Ctrl-C: a person waits; once more ends the drain. A second SIGTERM means nothing: orchestrators repeat."""
+        server.notice = 0.0
         server.gateway.hasten() if stop.is_set() else stop.set()
 
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -5,6 +5,7 @@ with. Everything belongs to the event loop's thread.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -54,7 +55,8 @@ class Gateway:
         self.wall = wall
         self.now = clock()
         self.metrics = metrics
-        self.draining = self._hurried = False
+        self.draining = False
+        self._hurried = asyncio.Event()
         self.limits = Limits()
         self.access_log = access_log
         self._table: RouteTable[Route] = RouteTable([])
@@ -270,13 +272,19 @@ class Gateway:
 
     def hasten(self) -> None:
         """Wait for nothing under way any more."""
-        self._hurried = True
+        self._hurried.set()
+
+    async def give_notice(self, seconds: float) -> None:
+        """Serve on for so long, each answer the last of its connection: who heeds readiness goes elsewhere."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurried.wait(), seconds)
 
     async def drain(self, seconds: float) -> None:
         """Answer what is under way, for at most so long; idle connections close at once. Then break off the rest."""
         self.draining = True
         until = self.clock() + seconds
-        while self._connections and self.clock() < until and not self._hurried:
+        while self._connections and self.clock() < until and not self._hurried.is_set():
             for connection in [each for each in self._connections if each.idle]:
                 connection.close()
             await asyncio.sleep(0.02)

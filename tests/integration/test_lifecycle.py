@@ -143,7 +143,7 @@ async def test_readiness_goes_off_while_what_is_under_way_is_finished(site: Open
         await go_on.wait()
         wire.send(OK)
 
-    async with site() as here, client(here.url) as wire, aiohttp.ClientSession() as http:
+    async with site(shutdown={"drain": "5s"}) as here, client(here.url) as wire, aiohttp.ClientSession() as http:
         here.raw.begin(behave)
         wire.send(GET)
         await until(lambda: bool(here.raw.received), 3.0, "the request upstream")
