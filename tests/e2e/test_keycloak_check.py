@@ -95,7 +95,7 @@ STATES: dict[str, tuple[dict[str, Changes], dict[str, Changes]]] = {
     ),
     "required action": (
         {"user": {"enabled": True, "requiredActions": ["UPDATE_PASSWORD"]}},
-        {"the user is not fully set up": {}},
+        {"the user is not fully set up (an expired or temporary password, a missing name)": {}},
     ),
     "HTTPS": ({"user": {"requiredActions": []}, "realm": {"sslRequired": "all"}}, {"the realm requires HTTPS": {}}),
     "disabled realm": ({"realm": {"sslRequired": "none", "enabled": False}}, {"the realm is disabled": {}}),

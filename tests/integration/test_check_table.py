@@ -131,7 +131,7 @@ CLIENT: dict[str, Row] = {
 USER: dict[str, Row] = {
     "a wrong password, or a locked user": Row(identity(password="not the password")),
     "the user is disabled": Row(user(enabled=False)),
-    "the user is not fully set up": Row(user(fully_set_up=False)),
+    "the user is not fully set up (an expired or temporary password, a missing name)": Row(user(fully_set_up=False)),
 }
 OTHERS: dict[str, Row] = {
     "AGS: several accounts match": Row(both(ags(), ags_setting(accounts=("home", "holiday")))),
