@@ -81,7 +81,7 @@ class Assembly:
     def _route(self, config: RouteConfig, parts: Parts, running: Parts | None) -> None:
         url = URL(config.upstream)
         metrics = self._metrics.route(config.path)
-        key = (config.path, config.upstream, config.tls, config.timeouts.connect, config.max_connections)
+        key = (config.path, config.upstream, config.tls, config.timeouts.connect, config.max_connections, config.proxy)
         pool = next((old.pool for old in (running.routes if running else ()) if old.pool.key == key), None)
         context = None
         if url.scheme == "https" and (pool is None or files_of(config.tls)):
@@ -96,6 +96,7 @@ class Assembly:
                 limit=config.max_connections,
                 timeout=config.timeouts.connect,
                 metrics=metrics,
+                proxy=config.proxy if config.proxy.url is not None else None,
             )
         elif context is not None:
             parts.renewed.append((pool, context))

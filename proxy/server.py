@@ -221,11 +221,10 @@ class Server:
             except SecretError as error:
                 self._log.error("client credentials", words=str(error))
         for index, (route, at_work) in enumerate(zip(config.routes, self._parts.routes, strict=True)):
-            if changed & files_of(route.tls):
-                try:
-                    at_work.pool.renew(tls.client_context(route.tls, f"routes.{index}.tls"))
-                except ConfigError as error:
-                    self._log.error("upstream certificate", route=route.path, words=str(error))
+            try:
+                at_work.files_changed(changed, f"routes.{index}")
+            except (ConfigError, SecretError) as error:
+                self._log.error("upstream certificate", route=route.path, words=str(error))
         for name, keeper in self.keepers.items():
             if changed & files_of(config.identities[name]):
                 self._log.info("secret changed", identity=name)

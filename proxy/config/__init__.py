@@ -2,6 +2,7 @@
 
 from proxy.config.base import ClientTls, ListenTls, files_of
 from proxy.config.effective import render_effective
+from proxy.config.forwardproxy import ForwardProxy
 from proxy.config.identities import (
     AgsIdentity,
     ClientAuth,
@@ -51,6 +52,7 @@ __all__ = [
     "Config",
     "FileStore",
     "FileWatcher",
+    "ForwardProxy",
     "Grant",
     "Identity",
     "IdentityBase",

@@ -22,6 +22,9 @@ def render_effective(loaded: Loaded) -> str:
     tree = loaded.config.model_dump(mode="json")
     if not loaded.config.store.file and not loaded.config.store.redis:
         tree["store"] = "memory"
+    for section in (*tree["identities"].values(), *tree["routes"]):
+        if section.get("proxy", {}).get("username", "") is None:
+            section["proxy"] = section["proxy"]["url"] or "none"
     head = f"# from {loaded.path}" if loaded.path else "# from no file"
     return "\n".join([head, *_Renderer(loaded).section(tree, (), "")]) + "\n"
 

@@ -101,10 +101,15 @@ def _message(
 
 
 def _path(loc: tuple[schema.Key, ...], tree: dict[str, Any]) -> schema.Path:
-    """pydantic's location without its own marks: the union's tag, ``[key]``, the long form of ``listen``."""
+    """pydantic's location without its own marks: the union's tag, ``[key]``, the long form of what is short."""
     path = tuple(part for part in loc if part != "[key]")
     if path[:1] == ("identities",) and len(path) > 2:
         path = path[:2] + path[3:]
     if path == ("listen", "address") and not isinstance(tree.get("listen"), dict):
         return ("listen",)
+    if path[-2:] == ("proxy", "url"):
+        written: object = tree
+        for part in path[:-1]:
+            written = schema.below(written, part)
+        return path if isinstance(written, dict) else path[:-1]
     return path

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr
 
 from proxy.config.base import ClientTls, Model, one_of
+from proxy.config.forwardproxy import ForwardProxy
 from proxy.config.types import Duration, FilePath
 from proxy.config.web import BaseUrl, EndpointUrl, HeaderName, HeaderValue, Label, Scheme
 
@@ -76,6 +77,11 @@ class RemoteIdentity(IdentityBase):
     """An identity whose token comes from a server."""
 
     tls: ClientTls = Field(default=ClientTls(), description="TLS towards the token endpoint.")
+    proxy: ForwardProxy = Field(
+        default=ForwardProxy(),
+        description="HTTP proxy on the way to the token endpoint: its URL, `none`, or a mapping. By default what "
+        "HTTPS_PROXY, HTTP_PROXY and NO_PROXY say; never for this machine's own addresses.",
+    )
     headers: dict[HeaderName, HeaderValue] = Field(
         default={}, repr=False, description="Further header fields of token requests."
     )

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proxy.config import schema
 from proxy.config.faults import translate, with_systems_guessed
+from proxy.config.forwardproxy import from_environment
 from proxy.config.model import Clients, Config, Limits, Listen
 from proxy.config.overlay import DEFAULT, Overlay, origin_of
 from proxy.config.rules import check_tree
@@ -64,9 +65,11 @@ def load_config(
         EnvironmentSource(overlay, environ)()
     for name, value in flags.items():
         if value is not None:
-            written = OverlayText(value) if isinstance(value, str) else value
+            text = OverlayText(value) if isinstance(value, str) else value
             option = name.rpartition(".")[2].replace("_", "-")
-            overlay.assign(name.split("."), written, f"flag --{'no-' if value is False else ''}{option}")
+            overlay.assign(name.split("."), text, f"flag --{'no-' if value is False else ''}{option}")
+    for place, written, variable in from_environment(overlay.tree, environ):
+        overlay.assign(place, written, f"env {variable}")
     base = file.absolute().parent if file else None
     config, more = build(overlay.tree, base, read_secrets=read_secrets)
     faults = [_with_origin(fault, overlay.origins) for fault in (*faults, *overlay.faults, *more)]

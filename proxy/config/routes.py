@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from proxy.config.base import ClientTls, Model
+from proxy.config.forwardproxy import ForwardProxy
 from proxy.config.types import Duration, Size
 from proxy.config.web import AllowRule, BaseUrl, HeaderName, HeaderValue, Label, RoutePath
 
@@ -74,4 +75,9 @@ class Route(Model):
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="How long the upstream may take.")
     tls: ClientTls = Field(default=ClientTls(), description="TLS towards the upstream.")
+    proxy: ForwardProxy = Field(
+        default=ForwardProxy(),
+        description="HTTP proxy on the way to the upstream: its URL, `none`, or a mapping. "
+        "By default what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say; never for this machine's own addresses.",
+    )
     max_connections: int = Field(default=256, ge=1, le=65535, description="Connections to the upstream at one time.")

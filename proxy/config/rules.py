@@ -11,6 +11,7 @@ from proxy.config.faults import nearest
 from proxy.errors import Fault
 
 _Section = dict[str, Any]
+_Rule = Callable[[_Section], Iterator[Fault]]
 _GRANT_KEYS = {
     "password": {"username", "password"},
     "client_credentials": set[str](),
@@ -42,7 +43,14 @@ def sections(value: object) -> list[tuple[schema.Key, _Section]]:
 
 def check_tree(tree: _Section) -> list[Fault]:
     """Every rule between keys that a written tree breaks."""
-    rules: tuple[Callable[[_Section], Iterator[Fault]], ...] = (_shapes, _identities, _routes, _headers, _stores)
+    rules: tuple[Callable[[_Section], Iterator[Fault]], ...] = (
+        _shapes,
+        _identities,
+        _routes,
+        _headers,
+        _stores,
+        _proxies,
+    )
     return [fault for rule in rules for fault in rule(tree)]
 
 
@@ -137,6 +145,18 @@ def _stores(tree: _Section) -> Iterator[Fault]:
     store = section(tree.get("store"))
     if len(store.keys() & {"file", "redis"}) > 1:
         yield Fault("store", "give either file or redis, not both")
+
+
+def _proxies(tree: _Section) -> Iterator[Fault]:
+    for group in ("identities", "routes"):
+        for name, one in sections(tree.get(group)):
+            proxy, path = section(one.get("proxy")), f"{group}.{name}.proxy"
+            if "username" in proxy and not _has(proxy, "password"):
+                yield Fault(f"{path}.password", "is required with username, or password_file in its place")
+            if _has(proxy, "password") and "username" not in proxy:
+                yield Fault(f"{path}.username", "is required with password")
+            if proxy and "url" not in proxy:
+                yield Fault(f"{path}.url", "is required: where the proxy listens")
 
 
 def _headers(tree: _Section) -> Iterator[Fault]:

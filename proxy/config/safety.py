@@ -97,6 +97,8 @@ def _upstream_side(config: Config) -> Iterator[str]:
         path = f"routes.{index}"
         if not route.tls.verify:
             yield f"{path}.tls.verify is false: whoever answers in the upstream's place gets requests and tokens"
+        if route.host == "preserve" and route.proxy.url is not None and route.upstream.startswith("http:"):
+            yield f"{path}.host preserve: an HTTP proxy sends the name in the upstream's URL, whatever Host says"
         if route.identity is not None and _plain(route.upstream):
             yield f"{path}.upstream: the token crosses the network in the clear over http://; use https://"
         if "identity" not in route.model_fields_set and config.identities:

@@ -103,6 +103,13 @@ def _base(value: str) -> str:
     return value
 
 
+def _proxy_url(value: str) -> str:
+    parts = split_url(value)
+    if parts.scheme != "http" or parts.path.strip("/") or parts.query:
+        raise ValueError("expected none or the URL of an HTTP proxy such as http://proxy.example.com:3128")
+    return value.rstrip("/")
+
+
 def _route_path(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError("expected a path that begins with /")
@@ -141,6 +148,7 @@ HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 EndpointUrl = Annotated[str, Field(json_schema_extra={"pattern": "^https?://"}), AfterValidator(_endpoint)]
 BaseUrl = Annotated[str, Field(json_schema_extra={"pattern": r"^https?://[^?#]+$"}), AfterValidator(_base)]
+ProxyUrl = Annotated[str, Field(json_schema_extra={"pattern": "^http://[^/?#@]+/?$"}), AfterValidator(_proxy_url)]
 RoutePath = Annotated[str, Field(json_schema_extra={"pattern": r"^/[^?#]*$"}), AfterValidator(_route_path)]
 AllowRule = Annotated[
     str, Field(json_schema_extra={"pattern": r"^([A-Z][A-Z-]*|\*) /[^?# ]*$"}), AfterValidator(_allow)

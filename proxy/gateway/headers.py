@@ -52,9 +52,12 @@ def fold(name: bytes) -> bytes:
 
 
 class RequestRules:
-    """One route's rules for request fields, with a bounded memory from the name as sent to "drop it"."""
+    """One route's rules for request fields, with a bounded memory from the name as sent to "drop it".
 
-    __slots__ = ("_drop", "_memory", "_suffix")
+    for_proxy: a complete line for the HTTP proxy that is asked in the upstream's place; the client's own ends here.
+    """
+
+    __slots__ = ("_drop", "_memory", "_suffix", "for_proxy")
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class RequestRules:
         self._drop = frozenset(drop)
         self._memory: dict[bytes, bool] = {}
         self._suffix = b"".join(b"%b: %b\r\n" % pair for pair in add)
+        self.for_proxy = b""
 
     def passes(self, name: bytes) -> bool:
         """Whether a field of this name goes on to the upstream."""
@@ -122,8 +126,7 @@ class RequestRules:
         # Named by Connection, the client's own id was dropped above: then it counts as absent.
         if not head.correlation_id or _CORRELATION_ID in also_drop:
             parts.append(b"x-correlation-id: %b\r\n" % correlation_id)
-        parts.append(self._suffix)
-        parts.append(extra)
+        parts += (self._suffix, extra, self.for_proxy)
         return b"".join(parts)
 
 

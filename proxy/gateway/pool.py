@@ -10,6 +10,8 @@ from math import inf
 from typing import Final
 
 from proxy import tls
+from proxy.config import ForwardProxy
+from proxy.gateway.detour import DetourError, dialled, tunnel
 from proxy.gateway.relation import UpstreamError
 from proxy.gateway.sending import SendingBody
 from proxy.gateway.upstream import UpstreamConnection
@@ -26,7 +28,10 @@ _PROXY_ERRORS: Final = {
 
 
 class UpstreamPool:
-    """The connections of one route. At most ``limit`` at once; further requests queue for at most ``timeout`` s."""
+    """The connections of one route. At most ``limit`` at once; further requests queue for at most ``timeout`` s.
+
+    proxy: on the way. With TLS it opens a tunnel; without, it is asked itself, for the whole URL (``Route.target``).
+    """
 
     def __init__(
         self,
@@ -39,6 +44,7 @@ class UpstreamPool:
         limit: int,
         timeout: float,
         metrics: RouteMetrics,
+        proxy: ForwardProxy | None = None,
     ) -> None:
         self.key = key  # what it was made from: a reload that changes nothing of it keeps the pool
         self.host = host
@@ -48,6 +54,7 @@ class UpstreamPool:
         self._limit = limit
         self._timeout = timeout
         self._metrics = metrics
+        self._proxy = proxy
         self._idle: deque[UpstreamConnection] = deque()  # most recently used last; guarded by the event loop
         self._connections: set[UpstreamConnection] = set()
         self._opening = 0
@@ -120,14 +127,12 @@ class UpstreamPool:
             self._waiting.leave(turn)
 
     async def _open(self) -> UpstreamConnection:
-        loop = asyncio.get_running_loop()
         connection: UpstreamConnection | None = None
         self._opening += 1
         try:
-            name = (self._server_name or self.host) if self._context is not None else None
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(self), self.host, self.port, ssl=self._context, server_hostname=name
-            )
+            connection = await self._reach()
+        except DetourError as exc:
+            raise UpstreamError("connect", exc.error, exc.words) from exc
         except (OSError, ssl.SSLError) as exc:
             reason = tls.reason(exc)
             words = f"no connection to the upstream {self.host}:{self.port}: {tls.explain(exc)}"
@@ -142,6 +147,22 @@ class UpstreamPool:
             connection.close()
             words = f"the upstream {self.host}:{self.port} took the connection and broke it off"
             raise UpstreamError("reset", "connection_terminated", words)
+        return connection
+
+    async def _reach(self) -> UpstreamConnection:
+        """A connection to the upstream, or to the proxy that is asked in its place. Raises OSError, DetourError."""
+        loop = asyncio.get_running_loop()
+        name = (self._server_name or self.host) if self._context is not None else None
+        if self._proxy is None:
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(self), self.host, self.port, ssl=self._context, server_hostname=name
+            )
+            return connection
+        through = self._context is not None
+        sock = await (tunnel(self._proxy, self.host, self.port) if through else dialled(self._proxy))
+        _, connection = await loop.create_connection(
+            lambda: UpstreamConnection(self), sock=sock, ssl=self._context, server_hostname=name
+        )
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:

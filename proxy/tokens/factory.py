@@ -121,6 +121,7 @@ def http_transport(
         server_name=identity.tls.server_name,
         explain=explain,
         read_tls=partial(client_context, identity.tls) if files_of(identity.tls) else None,
+        proxy=identity.proxy,
     )
 
 

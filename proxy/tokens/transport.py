@@ -1,6 +1,6 @@
 """One exchange with a token endpoint over aiohttp: bounded in time and size, and its errors translated once, here.
 
-No cookies, no redirects, no proxy or netrc from the environment, no kept-alive connection: exchanges are minutes
+No cookies, no redirects, no netrc, no proxy but the configured one, no kept-alive connection: exchanges are minutes
 apart, and a connection that the provider closed meanwhile would turn a good refresh token into a doubtful one (B7).
 """
 
@@ -10,9 +10,12 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import (
+    BasicAuth,
     ClientConnectorError,
     ClientConnectorSSLError,
     ClientError,
+    ClientHttpProxyError,
+    ClientProxyConnectionError,
     ClientResponse,
     ClientResponseError,
     ClientSession,
@@ -26,7 +29,8 @@ from aiohttp import (
 from yarl import URL
 
 from proxy import __version__
-from proxy.errors import TokenError
+from proxy.config import ForwardProxy
+from proxy.errors import SecretError, TokenError
 from proxy.tokens.systems.base import BODY_LIMIT, Reply, TokenRequest
 
 _CONNECT_SHARE: Final = 0.8
@@ -65,7 +69,8 @@ class NoTransport:
 
 class HttpTransport:
     """tls: None for the system's trust. server_name: expected in the certificate instead of the URL's host. explain:
-    words for an ``ssl`` or ``OS`` error. read_tls: makes ``tls`` anew from its files; None when it has none."""
+    words for an ``ssl`` or ``OS`` error. read_tls: makes ``tls`` anew from its files; None when it has none. proxy: an
+    HTTP proxy on the way."""
 
     def __init__(
         self,
@@ -75,7 +80,9 @@ class HttpTransport:
         server_name: str | None = None,
         explain: Callable[[BaseException], str] = str,
         read_tls: Callable[[], ssl.SSLContext] | None = None,
+        proxy: ForwardProxy | None = None,
     ) -> None:
+        self._proxy = proxy or ForwardProxy()
         self._read_tls = read_tls
         self._timeout = timeout
         self._tls: ssl.SSLContext | bool = True if tls is None else tls
@@ -98,10 +105,19 @@ class HttpTransport:
                 ssl=self._tls,
                 server_hostname=self._server_name,
                 timeout=ClientTimeout(total=total, connect=connect),
+                proxy=self._proxy.url,
+                proxy_auth=self._proxy_auth(),
             ) as response:
                 return await _read(response)
         except (ClientError, OSError, ValueError) as exc:
             raise self._translated(exc, total, connect) from exc
+
+    def _proxy_auth(self) -> BasicAuth | None:
+        try:
+            credentials = self._proxy.credentials()
+        except SecretError as exc:
+            raise TokenError("operator", str(exc)) from exc
+        return None if credentials is None else BasicAuth(*credentials, encoding="utf-8")
 
     def reread_tls(self) -> None:
         if self._read_tls is not None:
@@ -133,6 +149,15 @@ class HttpTransport:
                 return TokenError("timeout", f"no answer from the token endpoint within {total:g} s", lost=True)
             case ClientConnectorSSLError() | ClientSSLError():
                 return TokenError("network", f"no TLS connection to the token endpoint: {self._explain(exc)}")
+            case ClientProxyConnectionError():
+                return TokenError("network", f"no connection to the HTTP proxy: {self._explain(exc)}")
+            case ClientHttpProxyError(status=407):
+                words = "the HTTP proxy wants other credentials (407): see proxy.username and proxy.password_file"
+                return TokenError("network", words)
+            case ClientHttpProxyError():
+                return TokenError(
+                    "network", f"the HTTP proxy opens no way to the token endpoint: it answers {exc.status}"
+                )
             case ClientConnectorError():
                 return TokenError("network", f"no connection to the token endpoint: {self._explain(exc)}")
             case InvalidURL():
