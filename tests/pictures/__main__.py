@@ -21,7 +21,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run = asyncio.run(measured(Path(folder)))
         FOLDER.mkdir(exist_ok=True)
-        drawn(run, FOLDER / f"{name}.svg")
+        with draw.style():
+            drawn(run, FOLDER / f"{name}.svg")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ SVG, as it is sharp on every screen and small; the same measurement gives the sa
 """
 
 import time
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -18,19 +19,24 @@ from tests.pictures.measure import Run
 INK, BLUE, ORANGE, RED, GREEN, BAND = "#1f2328", "#0969da", "#bc4c00", "#cf222e", "#1a7f37", "#d8dee4"
 SIZE: Final = (8.0, 4.6)
 
-mpl.rcParams |= {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.hashsalt": "opentv-auth-proxy",
-}
+
+def style() -> AbstractContextManager[None]:
+    """For as long as pictures are drawn."""
+    return mpl.rc_context(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 9,
+            "text.color": INK,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "legend.frameon": False,
+            "svg.hashsalt": "opentv-auth-proxy",
+        }
+    )
 
 
 def token_life(run: Run, file: Path) -> None:
@@ -56,7 +62,7 @@ def token_life(run: Run, file: Path) -> None:
 
 def latency(run: Run, file: Path) -> None:
     figure, (life, _) = _two(run, (1, 0))
-    life.plot(*_xy(run, "p99"), color=ORANGE, linewidth=1.8, label="p99")
+    life.plot(*_xy(run, "p95"), color=ORANGE, linewidth=1.8, label="p95")
     life.plot(*_xy(run, "p50"), color=BLUE, linewidth=1.8, label="p50")
     _bands(life, run, "refresh")
     for begin, end in run.bands["refresh"]:

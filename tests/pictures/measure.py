@@ -125,7 +125,7 @@ async def latency(folder: Path) -> Run:
         run.bands["refused"] = [(time.time() - run.start, time.time() - run.start)]
         await here.tell("POST", "revoke-access-tokens")
         await asyncio.sleep(12)
-        lines = {"p50": LATENCY.format(0.5), "p99": LATENCY.format(0.99), "success": SUCCESS, "exchange": EXCHANGE}
+        lines = {"p50": LATENCY.format(0.5), "p95": LATENCY.format(0.95), "success": SUCCESS, "exchange": EXCHANGE}
         await here.collect(run, lines)
         sending.cancel()
     run.bands["refresh"] = _exchanges(run)
