@@ -129,8 +129,9 @@ class Life:
             return Due(max(self.retry_at, self.suspended_until), "startup")
         barred = self.suspended_until if not self.refreshable(now.mono) else -inf
         if not self.alive(now.mono):
-            # A request may ask for it sooner. By itself no life, however short, makes a loop.
-            floor = self.pair.obtained.mono + self._margins.min_interval
+            # A request may ask for it sooner. By itself no life, however short, makes a loop. Failures have pauses of
+            # their own, and while they last no request may ask.
+            floor = -inf if self._strikes_dead else self.pair.obtained.mono + self._margins.min_interval
             return Due(max(self.pair.dead_at, floor, self.retry_at, barred), "expired")
         planned, trigger = self._planned(self.pair, now.mono)
         if now.wall >= self.pair.wall(self.pair.expires):

@@ -44,6 +44,18 @@ async def test_after_expiry_requests_are_refused_at_once_and_served_within_5_s_o
     assert len(dead) < 110
 
 
+async def test_a_long_min_interval_does_not_hold_service_back_when_the_provider_returns(wing: Wing) -> None:
+    wing.provider.life = 10
+    keeper = await wing.started(refresh={"min_interval": "60s"})
+    wing.provider.down = DOWN
+    await wing.clock.advance(12)
+    with pytest.raises(TokenUnavailableError, match="nobody is there"):
+        await keeper.obtain()
+    wing.provider.down = None
+    await wing.clock.advance(5)
+    assert keeper.current() is not None
+
+
 async def test_a_provider_that_hangs_costs_one_timeout_not_one_a_request(wing: Wing) -> None:
     keeper = await wing.started(timeout="4s")
     wing.provider.delay, wing.provider.down = 4, TIMEOUT
