@@ -25,6 +25,9 @@ _AUTH_KEYS = {
     "tls": set[str](),
 }
 _OPTIONAL = {"audience"}
+_OWN_HEADERS = {"content-type": "", "x-correlation-id": ""}
+_AGS_HEADERS = {"x-auth-service-id": "auth_service_id", "nv-tenant-id": "tenant_id", "authorization": ""}
+"""Fields that a token request writes itself, and the key that says what into them."""
 
 
 def section(value: object) -> _Section:
@@ -79,8 +82,23 @@ def _has(given: _Section, name: str) -> bool:
 def _identities(tree: _Section) -> Iterator[Fault]:
     for name, identity in sections(tree.get("identities")):
         path = f"identities.{name}"
+        yield from _added_headers(path, identity)
         if identity.get("system") in ("keycloak", "oauth2"):
             yield from _credentials(path, identity)
+
+
+def _added_headers(path: str, identity: _Section) -> Iterator[Fault]:
+    own = dict(_OWN_HEADERS)
+    if identity.get("system") == "ags":
+        own |= _AGS_HEADERS
+    elif identity.get("client_auth") == "basic":
+        own["authorization"] = ""
+    names = [str(name) for name in section(identity.get("headers"))]
+    for name in names:
+        if name.lower() in own:
+            instead = f": set {own[name.lower()]}" if own[name.lower()] else ""
+            yield Fault(f"{path}.headers.{name}", f"the token request writes this field itself{instead}")
+    yield from _twice(f"{path}.headers", names)
 
 
 def _credentials(path: str, identity: _Section) -> Iterator[Fault]:
@@ -98,13 +116,10 @@ def _credentials(path: str, identity: _Section) -> Iterator[Fault]:
                 given = key if key in identity else f"{key}_file"
                 users = " or ".join(name for name in table if key in table[name])
                 yield Fault(f"{path}.{given}", f"is not used with {choice} {chosen}; {choice} {users} would use it")
-    for name in section(identity.get("headers")):
-        if name.lower() == "content-type" or (
-            name.lower() == "authorization" and identity.get("client_auth") == "basic"
-        ):
-            yield Fault(f"{path}.headers.{name}", "the token request writes this field itself")
     if identity.get("client_auth") == "tls" and "cert_file" not in section(identity.get("tls")):
         yield Fault(f"{path}.tls.cert_file", "is required with client_auth tls")
+    if identity.get("client_auth") == "tls" and str(identity.get("token_url", "")).lower().startswith("http:"):
+        yield Fault(f"{path}.token_url", "expected https:// with client_auth tls: no certificate is shown without TLS")
 
 
 def _routes(tree: _Section) -> Iterator[Fault]:
@@ -161,8 +176,11 @@ def _proxies(tree: _Section) -> Iterator[Fault]:
 
 def _headers(tree: _Section) -> Iterator[Fault]:
     for index, route in sections(tree.get("routes")):
-        names = [str(name).lower() for name in section(section(route.get("headers")).get("set"))]
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            yield Fault(
-                f"routes.{index}.headers.set.{name}", "is set twice; the case of a field's name does not matter"
-            )
+        names = [str(name) for name in section(section(route.get("headers")).get("set"))]
+        yield from _twice(f"routes.{index}.headers.set", names)
+
+
+def _twice(path: str, names: list[str]) -> Iterator[Fault]:
+    lower = [name.lower() for name in names]
+    for name in sorted({name for name in lower if lower.count(name) > 1}):
+        yield Fault(f"{path}.{name}", "is set twice; the case of a field's name does not matter")

@@ -1,5 +1,6 @@
 """A wrong configuration: every fault at once, each with its place and what was expected, no value repeated."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,14 @@ CREDENTIALS = {
     f"{USER}, inject: {{scheme: 'Bearer '}}": ["inject.scheme: expected one word such as Bearer"],
     f"{USER}, refresh: {{ahead: 1}}": ["refresh.ahead: expected less than 1"],
     f"{USER}, headers: {{Content-Type: x}}": ["headers.Content-Type: the token request writes this field itself"],
+    f"{USER}, headers: {{X-Correlation-Id: x}}": [
+        "headers.X-Correlation-Id: the token request writes this field itself"
+    ],
+    f"{USER}, headers: {{x-a: x, X-A: y}}": ["headers.x-a: is set twice"],
+    f"{USER}, headers: {{Authorization: x, nv-tenant-id: y}}": [],
+    f"{USER}, client_auth: basic, client_secret: s, headers: {{Authorization: x}}": [
+        "headers.Authorization: the token request writes this field itself"
+    ],
     f"{USER}, tls: {{verify: 'no'}}": [],
     f"{USER}, base_url: 'https://h'": ["base_url: unknown key; known here"],
 }
@@ -202,6 +211,35 @@ def test_each_system_has_keys_of_its_own(tmp_path: Path, system: str) -> None:
         tree["identities"]["idp"][name] = "x"
     found = faults_of(tmp_path, yaml.safe_dump(tree))
     assert {fault.partition(":")[0] for fault in found} == {"identities.idp.pasword", "identities.idp.grant"}
+
+
+AGS = {"system": "ags", "base_url": "https://h", "auth_service_id": "sso-1", "tenant_id": "nagra"}
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("X-Auth-Service-Id", ": set auth_service_id"),
+        ("nv-tenant-id", ": set tenant_id"),
+        ("Authorization", ""),
+        ("x-correlation-id", ""),
+        ("content-type", ""),
+    ],
+)
+def test_a_header_that_an_ags_call_writes_itself_is_refused(tmp_path: Path, name: str, instead: str) -> None:
+    """Twice on the wire, one of them would win: which, is the server's choice."""
+    identity = {**AGS, "sign_on": [{"name": "username", "value": "dave"}], "headers": {name: "x", "X-Other": "y"}}
+    tree = {"identities": {"idp": identity}, "routes": [{"path": "/", "upstream": "https://h", "identity": "idp"}]}
+    words = f"identities.idp.headers.{name}: the token request writes this field itself{instead}"
+    assert faults_of(tmp_path, json.dumps(tree)) == [words]
+
+
+def test_a_client_certificate_is_shown_by_tls_only(tmp_path: Path) -> None:
+    keys = f"{USER}, client_auth: tls, tls: {{cert_file: a, key_file: b}}"
+    text = idp(keys).replace("https://idp", "http://idp")
+    assert faults_of(tmp_path, text) == [
+        "identities.idp.token_url: expected https:// with client_auth tls: no certificate is shown without TLS"
+    ]
 
 
 def test_one_store_at_a_time(tmp_path: Path) -> None:
