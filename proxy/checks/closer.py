@@ -11,6 +11,7 @@ from proxy.checks import certificates
 from proxy.checks.certificates import Certificate
 from proxy.checks.finding import Finding, Where, problem, shown
 from proxy.checks.probe import Peer, ProbeError, connection
+from proxy.config.forwardproxy import exempt, variable
 
 _PATIENCE: Final = 1.0
 """Seconds for a handshake, and for a peer to say what it has against our certificate (TLS 1.3: after the handshake)."""
@@ -94,20 +95,8 @@ def _trusting(like: ssl.SSLContext | None) -> ssl.SSLContext:
 
 
 def proxy_words(environ: Mapping[str, str], peer: Peer) -> str:
-    """Where the environment names a proxy for this peer, which other programs use and the gateway does not."""
-    scheme = "https" if peer.context else "http"
-    exempt = [name.strip().lstrip("*.") for name in _named(environ, "no_proxy")[1].split(",") if name.strip()]
-    if any(peer.host == name or peer.host.endswith(f".{name}") for name in exempt) or "*" in environ.get(
-        "no_proxy", ""
-    ):
+    """Where the environment names a proxy for this peer in a way that other programs know and the gateway does not."""
+    name, value = variable(environ, "all_proxy")
+    if not value or peer.proxy.url is not None or exempt(peer.host, peer.port, environ):
         return ""
-    for variable in (f"{scheme}_proxy", "all_proxy"):
-        name, value = _named(environ, variable)
-        if value:
-            return f"; {name} is set, but the gateway uses no proxy: it needs a direct way there"
-    return ""
-
-
-def _named(environ: Mapping[str, str], variable: str) -> tuple[str, str]:
-    name = variable if environ.get(variable) else variable.upper()
-    return name, environ.get(name, "")
+    return f"; {name} is set, but the gateway goes by HTTPS_PROXY and HTTP_PROXY, or by proxy in its configuration"

@@ -99,7 +99,7 @@ def _broken_off(where: Where, identity: RemoteIdentity, words: str) -> Finding:
 def _by_reply(where: Where, identity: RemoteIdentity, reply: Reply, elsewhere: str, seen: str) -> Finding | None:
     subject, status = where.subject, reply.status
     if status == 407:
-        advice = "let the gateway reach the provider without it: it uses no proxy"
+        advice = f"give it {where.section}.proxy.username and .password_file, or write proxy: none for a direct way"
         return problem(subject, "a proxy on the way asks for a login", seen, advice)
     if 300 < status < 400:
         return _redirected(where, identity, reply)

@@ -6,16 +6,19 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from proxy import tls
+from proxy.config import ForwardProxy
 from proxy.errors import ProxyError
+from proxy.gateway.detour import DetourError, authorization, dialled, tunnel
 from proxy.gateway.fields import MessageError, value_of
 from proxy.gateway.http1 import ResponseHead, find_head_end, parse_response
 from proxy.tokens.systems.replies import http_date
 
 ANSWER_SECONDS: Final = 5.0
+DIRECT: Final = ForwardProxy()
 _HEAD_LIMIT: Final = 64 * 1024
 
 
@@ -41,6 +44,7 @@ class Peer:
     server_name: str | None
     connect: float
     answer: float = ANSWER_SECONDS
+    proxy: ForwardProxy = DIRECT
 
     @property
     def host(self) -> str:
@@ -98,6 +102,9 @@ async def head(peer: Peer, target: str, headers: Mapping[str, str]) -> Answer:
         host = urlsplit(peer.url).netloc.removesuffix(":443" if peer.context else ":80")
         fields = {"Host": host, "Accept": "*/*", "User-Agent": "opentv-auth-proxy", **headers, "Connection": "close"}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        if peer.context is None and peer.proxy.url is not None:  # it is asked in the peer's place
+            target = f"{urlsplit(peer.url).scheme}://{urlsplit(peer.url).netloc}{target}"
+            lines += authorization(peer.proxy).decode("ascii")
         sent = time.time()
         try:
             async with asyncio.timeout(peer.answer):
@@ -118,9 +125,17 @@ async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, as
     name = peer.name if peer.context else None
     try:
         async with asyncio.timeout(peer.connect):
-            reader, writer = await asyncio.open_connection(peer.host, peer.port, ssl=peer.context, server_hostname=name)
+            if peer.proxy.url is None:
+                way: dict[str, Any] = {"host": peer.host, "port": peer.port}
+            elif peer.context is None:
+                way = {"sock": await dialled(peer.proxy)}
+            else:
+                way = {"sock": await tunnel(peer.proxy, peer.host, peer.port)}
+            reader, writer = await asyncio.open_connection(**way, ssl=peer.context, server_hostname=name)
     except TimeoutError as exc:
         raise ProbeError(f"no connection to {peer.address} within {peer.connect:g} s", connected=False) from exc
+    except DetourError as exc:
+        raise ProbeError(exc.words, connected=False) from exc
     except OSError as exc:
         raise ProbeError(
             f"no {'TLS ' if isinstance(exc, ssl.SSLError) else ''}connection to {peer.address}: {tls.explain(exc)}",

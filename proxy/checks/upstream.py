@@ -60,7 +60,7 @@ async def asked(
         context = tls.client_context(route.tls, f"{where.section}.tls") if secure else None
     except ConfigError as error:
         return faults(where.subject, error)
-    peer = Peer(route.upstream, context, route.tls.server_name, route.timeouts.connect)
+    peer = Peer(route.upstream, context, route.tls.server_name, route.timeouts.connect, proxy=route.proxy)
     questions = _Questions(peer, target(route), dict(route.headers.set))
     try:
         bare = await head(peer, questions.target, questions.headers)
@@ -109,8 +109,9 @@ class _Questions:
 
     async def by_get(self, signature: Signature) -> Pair | None:
         """None when an answer did not come whole, or was longer than 1 MiB."""
+        peer = self.peer
         transport = HttpTransport(
-            self.peer.answer, tls=self.peer.context, server_name=self.peer.server_name, explain=tls.explain
+            peer.answer, tls=peer.context, server_name=peer.server_name, explain=tls.explain, proxy=peer.proxy
         )
         try:
             bare = await self._got(transport, {})
@@ -133,7 +134,7 @@ async def _reached(where: Where, peer: Peer, bare: Answer) -> Finding:
     subject, place, status = where.subject, shown(peer.url), bare.status
     evidence = f"HTTP {status}" + (f", {bare.greeting.tls}" if bare.greeting.tls else "")
     if status == 407:
-        advice = "let the gateway reach the upstream without it: it uses no proxy"
+        advice = f"give it {where.section}.proxy.username and .password_file, or write proxy: none for a direct way"
         return problem(subject, "a proxy on the way asks for a login", evidence + who_answered(bare.headers), advice)
     if status >= 500:
         advice = "look at the upstream's own health: it is reached, and passes this error on to clients"

@@ -66,7 +66,9 @@ class Visit:
         if not isinstance(identity, RemoteIdentity):
             return None
         connect = identity.timeout * _CONNECT_SHARE
-        return Peer(identity.endpoint, self.context, identity.tls.server_name, connect, identity.timeout)
+        return Peer(
+            identity.endpoint, self.context, identity.tls.server_name, connect, identity.timeout, identity.proxy
+        )
 
     @property
     def account(self) -> str:

@@ -75,20 +75,23 @@ def _named(url: str, environ: Mapping[str, str]) -> tuple[object, str] | None:
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         return None  # another fault says so
-    variable, value = _variable(environ, f"{parts.scheme}_proxy")
-    if not value or Address(host, 0).is_loopback or _exempt(host, port, _variable(environ, "no_proxy")[1]):
+    name, value = variable(environ, f"{parts.scheme}_proxy")
+    if not value or exempt(host, port, environ):
         return None
-    return _written(value if "://" in value else f"http://{value}"), variable
+    return _written(value if "://" in value else f"http://{value}"), name
 
 
-def _variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
+def variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
+    """What a variable such as ``https_proxy`` is called here, and its value; the lower-case name wins."""
     name = name if environ.get(name) else name.upper()
     return name, environ.get(name, "").strip()
 
 
-def _exempt(host: str, port: int, no_proxy: str) -> bool:
-    """``NO_PROXY``: names, which stand for what is below them as well, addresses, networks; ``*`` for everything."""
-    return any(_covers(entry.strip().lower(), host.lower(), port) for entry in no_proxy.split(","))
+def exempt(host: str, port: int, environ: Mapping[str, str]) -> bool:
+    """Whether no proxy is asked for this host: this machine, and what ``NO_PROXY`` lists, which are names (and what is
+    below them), addresses, networks, or ``*`` for everything."""
+    entries = variable(environ, "no_proxy")[1].lower().split(",")
+    return Address(host, 0).is_loopback or any(_covers(entry.strip(), host.lower(), port) for entry in entries)
 
 
 def _covers(entry: str, host: str, port: int) -> bool:

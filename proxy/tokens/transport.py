@@ -6,11 +6,11 @@ apart, and a connection that the provider closed meanwhile would turn a good ref
 
 import ssl
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import (
-    BasicAuth,
     ClientConnectorError,
     ClientConnectorSSLError,
     ClientError,
@@ -106,18 +106,19 @@ class HttpTransport:
                 server_hostname=self._server_name,
                 timeout=ClientTimeout(total=total, connect=connect),
                 proxy=self._proxy.url,
-                proxy_auth=self._proxy_auth(),
+                proxy_headers=self._proxy_headers(),
             ) as response:
                 return await _read(response)
         except (ClientError, OSError, ValueError) as exc:
             raise self._translated(exc, total, connect) from exc
 
-    def _proxy_auth(self) -> BasicAuth | None:
+    def _proxy_headers(self) -> dict[str, str]:
         try:
             credentials = self._proxy.credentials()
         except SecretError as exc:
             raise TokenError("operator", str(exc)) from exc
-        return None if credentials is None else BasicAuth(*credentials, encoding="utf-8")
+        # aiohttp makes Proxy-Authorization of it, in CONNECT or in the request itself.
+        return {} if credentials is None else {"Authorization": _basic(*credentials)}
 
     def reread_tls(self) -> None:
         if self._read_tls is not None:
@@ -168,6 +169,10 @@ class HttpTransport:
             case _:
                 words = "the connection to the token endpoint broke before its answer was complete"
                 return TokenError("network", words, lost=True)
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + b64encode(f"{username}:{password}".encode()).decode("ascii")
 
 
 async def _read(response: ClientResponse) -> Reply:

@@ -21,6 +21,7 @@ from tests.support.arrangements import clock, identity
 from tests.support.checks import Config, answering, checked, client_certificate, document, keycloak, reply, told
 from tests.support.cli import command, written
 from tests.support.gateway import ROOT, environment, until
+from tests.support.httpproxy import http_proxy
 
 
 def configured(sandbox: Sandbox) -> Config:
@@ -108,15 +109,33 @@ async def test_a_page_that_repeats_the_password_is_not_repeated(tmp_path: Path) 
     assert "seen: HTTP 200, text/html\n" in ended.out
 
 
-async def test_a_proxy_of_the_environment_is_named_where_there_is_no_way(tmp_path: Path) -> None:
-    nowhere = {"one": "http://127.0.0.1:1/token", "two": "https://127.0.0.2:1/token", "three": "http://127.0.0.3:1/x"}
+async def test_a_proxy_of_the_environment_is_asked_and_named_where_it_leads_nowhere(tmp_path: Path) -> None:
+    nowhere = {"one": "http://one.invalid/token", "two": "https://two.invalid:1/token", "three": "http://127.0.0.3:1/x"}
     table = {name: identity(token_url=url) for name, url in nowhere.items()}
-    environ = {"HTTP_PROXY": "http://crm:hunter2@proxy:3128", "all_proxy": "socks5://proxy", "no_proxy": "x, 127.0.0.3"}
+    environ = {
+        "HTTP_PROXY": "http://crm:hunter2@127.0.0.1:1",
+        "all_proxy": "socks5://proxy",
+        "no_proxy": "x, 127.0.0.3",
+    }
     seen = await told(table, tmp_path, env=environ)
+    assert "no connection to the HTTP proxy 127.0.0.1:1" in seen["one"].lines[0]["finding"]
     advice = {name: one.lines[0]["advice"].partition("; ")[2] for name, one in seen.items()}
-    words = "is set, but the gateway uses no proxy: it needs a direct way there"
-    assert advice == {"one": f"HTTP_PROXY {words}", "two": f"all_proxy {words}", "three": ""}
+    words = "all_proxy is set, but the gateway goes by HTTPS_PROXY and HTTP_PROXY, or by proxy in its configuration"
+    assert advice == {"one": "", "two": words, "three": ""}
     assert "hunter2" not in "".join(map(str, seen.values()))
+
+
+async def test_by_the_proxy_that_is_configured_everything_is_asked(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox, http_proxy() as way:
+        way.wants = "gate:word-of-the-gate"
+        config = configured(sandbox)
+        proxy = {"url": way.url, "username": "gate", "password": "word-of-the-gate"}
+        config["identities"]["opentv"]["proxy"] = config["routes"][0]["proxy"] = proxy
+        ended = await checked(config, tmp_path)
+        assert ended.code == 0, ended.out
+        assert "word-of-the-gate" not in ended.out + ended.err
+    assert {line.split(" ")[0] for line in way.asked} >= {"POST", "HEAD"}
+    assert all(line.split(" ")[1].startswith("http://127.0.0.1:") for line in way.asked)
 
 
 async def test_offline_asks_nobody_and_passes_the_warnings_on(tmp_path: Path) -> None:
