@@ -21,10 +21,15 @@ async def unreachable(error: ProbeError, peer: Peer, where: Where, environ: Mapp
     """The problem that ``error`` stands for, with what a closer look shows. environ: for the proxies that it names."""
     finding, _, advice = error.words.partition("; ")
     evidence = shown(peer.url)
+    if error.detour:
+        finding, _, _ = finding.partition(": see ")
+        advice = f"check {where.section}.proxy, or write none there for a direct way"
+        return problem(where.subject, finding, evidence + by_proxy(peer), advice)
     if error.connected and (shows := await looked_at(peer, where)) is not None:
         return shows
     if error.refused_certificate and (seen := await _certificate(peer)) is not None:
         evidence = str(seen)
+    evidence += by_proxy(peer)
     if advice.startswith("is the URL meant"):
         advice = f"write http:// in {where.url}, or name the port that speaks TLS"
     if not advice or advice.startswith("check the spelling"):
@@ -92,6 +97,11 @@ def _trusting(like: ssl.SSLContext | None) -> ssl.SSLContext:
     if like is not None:
         context.minimum_version = like.minimum_version
     return context
+
+
+def by_proxy(peer: Peer) -> str:
+    """Which way the peer was asked, if not directly."""
+    return f", by the proxy {peer.proxy.url}" if peer.proxy.url is not None else ""
 
 
 def proxy_words(environ: Mapping[str, str], peer: Peer) -> str:

@@ -25,11 +25,15 @@ _HEAD_LIMIT: Final = 64 * 1024
 class ProbeError(ProxyError):
     """There was no connection or no answer. The words say which and why; after "; " what to do, if they know.
 
-    connected: there was a connection. refused_certificate: the peer's certificate is why there was none.
+    connected: there was a connection. refused_certificate: the peer's certificate is why there was none. detour: the
+    HTTP proxy on the way is.
     """
 
-    def __init__(self, words: str, *, connected: bool = True, refused_certificate: bool = False) -> None:
+    def __init__(
+        self, words: str, *, connected: bool = True, refused_certificate: bool = False, detour: bool = False
+    ) -> None:
         super().__init__(words)
+        self.detour = detour
         self.words = words
         self.connected = connected
         self.refused_certificate = refused_certificate
@@ -135,7 +139,7 @@ async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, as
     except TimeoutError as exc:
         raise ProbeError(f"no connection to {peer.address} within {peer.connect:g} s", connected=False) from exc
     except DetourError as exc:
-        raise ProbeError(exc.words, connected=False) from exc
+        raise ProbeError(exc.words, connected=False, detour=True) from exc
     except OSError as exc:
         raise ProbeError(
             f"no {'TLS ' if isinstance(exc, ssl.SSLError) else ''}connection to {peer.address}: {tls.explain(exc)}",

@@ -17,6 +17,7 @@ from tests.support.arrangements import (
     another_key,
     answered,
     both,
+    by_proxy,
     by_tls,
     challenged,
     client,
@@ -75,6 +76,10 @@ PROVIDER: dict[str, Row] = {
         answered(reply("301 Moved", location="https://127.0.0.1/realms/nagra/token")), NOBODY
     ),
     "the provider has moved": Row(answered(reply("308 Moved", location="/auth/token")), NOBODY),
+    "the configured proxy is not there": Row(identity(proxy="http://127.0.0.1:1"), NOBODY),
+    "the configured proxy wants another password": Row(by_proxy(wants="gate:word"), NOBODY),
+    "the configured proxy opens no way": Row(by_proxy(reply("403 Forbidden")), NOBODY),
+    "the configured proxy opens TLS itself": Row(by_proxy(intercepts=True), NOBODY),
     "a proxy wants a login": Row(answered(reply("407 Proxy Authentication Required", b"<html>", **HTML)), NOBODY),
     "a load balancer without a backend": Row(
         answered(reply("502 Bad Gateway", b"<title>502 Bad Gateway</title>", **HTML, server="nginx")), NOBODY

@@ -18,6 +18,7 @@ from tests.support.checks import (
     private_authority,
     reply,
 )
+from tests.support.httpproxy import http_proxy
 
 NOT_FOUND = reply("404 Not Found", b"<html><title>Not here</title>", content_type="text/html")
 
@@ -85,6 +86,21 @@ def by_tls(*names: str, authority: str = "known", trust: bool = True, scheme: st
         port = await site.serve(reply("200 OK"), certified(ca, *names, **life))
         site.identity["token_url"] = f"{scheme}://localhost:{port}/token"
         site.identity["tls"] = {"ca_file": site.ca_file} if trust else {}
+
+    return arrange
+
+
+def by_proxy(answer: bytes | None = None, *, wants: str | None = None, intercepts: bool = False) -> Arrange:
+    """The provider by an HTTP proxy, which gives this answer to CONNECT, wants credentials, or opens TLS itself."""
+
+    async def arrange(site: Site) -> None:
+        way = await site.stack.enter_async_context(http_proxy())
+        way.answer, way.wants = answer, wants
+        site.identity |= {"token_url": "https://kc.example.com/realms/nagra/token", "proxy": way.url}
+        if intercepts:
+            by = certified(private_authority("Somebody Else"), "localhost")
+            site.identity["token_url"] = f"https://localhost:{await site.serve(reply('200 OK'), by)}/token"
+            site.identity["tls"] = {"ca_file": site.ca_file}
 
     return arrange
 
