@@ -28,6 +28,8 @@ LANES = 4
 """Gateways at a time, each with a provider and a store of its own: starting one takes longer than killing it."""
 ANSWER = 150
 """Milliseconds that the provider's answer takes after it has rotated."""
+WRITING = 0.5
+"""Seconds after which an answer must be in the file: many times what it takes, for machines that are busy."""
 
 
 @dataclass
@@ -86,12 +88,17 @@ class Lane:
                 await gateway.listening()
         await asyncio.sleep(self._draw.uniform(0.0, 0.8))
         assert gateway.exit_code is None, gateway.words()
+        killed_at = self._state.now()
         await gateway.kill()
         await asking
         await asyncio.sleep(0.02)  # what was on its way to the provider arrives all the same
         after = self._spent(await self._stored())
         self.tally.kills += 1
-        self.tally.hits += after and len(self._state.token_calls) > handled
+        if after and len(self._state.token_calls) > handled:
+            self.tally.hits += 1
+            unwritten = killed_at - self._state.token_calls[-1].at
+            if unwritten > ANSWER / 1000 + WRITING:
+                self.tally.wrong.append(f"{unwritten:.2f} s after it was asked for, a pair was not written yet")
         logins, reused = (self._state.counters[name] - before[name] for name in ("logins", "reused_refresh_tokens"))
         if logins > spent or reused > spent:
             self.tally.wrong.append(f"{logins} logins, {reused} reuses; the stored token was good: {not spent}")
@@ -170,7 +177,7 @@ async def test_killed_at_any_moment_a_gateway_goes_on_with_the_session_that_is_s
         total = total.plus(tally)
     assert total.wrong == [], (seed, total)
     assert total.kills == KILLS
-    assert total.hits > 0
+    assert 0 < total.hits < KILLS / 2
     assert total.logins <= LANES + total.hits, (seed, total)
     assert total.reused <= total.hits, (seed, total)
     assert total.served > KILLS
