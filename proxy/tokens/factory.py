@@ -34,10 +34,9 @@ from proxy.tokens.renewal import Renewal
 from proxy.tokens.sessions import Sessions
 from proxy.tokens.stores.base import Store
 from proxy.tokens.systems.ags import Ags
-from proxy.tokens.systems.assertion import Assertions
 from proxy.tokens.systems.base import Local, System
 from proxy.tokens.systems.keycloak import Keycloak
-from proxy.tokens.systems.oauth2 import OAuth2
+from proxy.tokens.systems.oauth2 import OAuth2, Proof
 from proxy.tokens.systems.ssp import Ssp
 from proxy.tokens.systems.token_file import TokenFile
 from proxy.tokens.systems.veeam import Veeam
@@ -63,9 +62,11 @@ def build_system(name: str, identity: IdentityBase, clock: Clock) -> System | Lo
             raise ConfigError([Fault(f"identities.{name}.system", "this system is not available yet")])
 
 
-def _assertions(identity: TokenEndpointIdentity, clock: Clock) -> Assertions | None:
+def _assertions(identity: TokenEndpointIdentity, clock: Clock) -> Proof | None:
     if identity.client_auth != "private_key_jwt":
         return None
+    from proxy.tokens.systems.assertion import Assertions
+
     return Assertions(identity, lambda: clock.now().wall, lambda: str(uuid4()))
 
 
