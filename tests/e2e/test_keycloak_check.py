@@ -2,8 +2,8 @@
 list says of us."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import trustme
 
 from tests.e2e.test_keycloak_signed import key_pair
 from tests.support.checks import Config, Told, answering, client_certificate, document, documented, reply
-from tests.support.keycloak import CLIENT, USER, USER_PASSWORD, Administrator, KeycloakServer, Realm
+from tests.support.keycloak import CLIENT, REALM_FILE, USER, USER_PASSWORD, Administrator, KeycloakServer, Realm
 from tests.support.verifying_upstream import VerifyingUpstream
 
 pytestmark = pytest.mark.timeout(600)  # the first test on a machine pays for the download and the build
@@ -26,82 +26,89 @@ CLIENT_CREDENTIALS: dict[str, Any] = {
 }
 WITH_SECRET = {"client_auth": "post", "client_secret": SECRET}
 WITH_KEY = {"client_auth": "private_key_jwt", "private_key_file": "key.pem"}
-X509 = {
-    "publicClient": False,
-    "clientAuthenticatorType": "client-x509",
-    "attributes": {"x509.subjectdn": "(.*?)CN=crm(.*?)", "x509.allow.regex.pattern.comparison": "true"},
-}
+JWT = {"publicClient": False, "clientAuthenticatorType": "client-jwt"}
+X509 = {"x509.subjectdn": "(.*?)CN=crm(.*?)", "x509.allow.regex.pattern.comparison": "true"}
+BY_TLS = {"token_url": ("{base}", "{tls}")}
+FILES = {"cert_file": ".pem", "key_file": ".key"}
 
-# What is changed at the realm, its client and its user, and what identities then say that differ so from a right one.
+
+def clients(jwks: str) -> list[dict[str, Any]]:
+    """The realm's clients, each wrong in its own way but for the first."""
+    keys = {"use.jwks.string": "true", "jwks.string": jwks, "token.endpoint.auth.signing.alg": "RS256"}
+    made: dict[str, dict[str, Any]] = {
+        CLIENT: {},
+        "confidential": {"publicClient": False, "secret": SECRET},
+        "signing": {**JWT, "attributes": keys},
+        "signing-by-es256": {**JWT, "attributes": {**keys, "token.endpoint.auth.signing.alg": "ES256"}},
+        "without-key": {**JWT, "attributes": {**keys, "jwks.string": ""}},
+        "certified": {"publicClient": False, "clientAuthenticatorType": "client-x509", "attributes": X509},
+        "disabled": {"enabled": False},
+        "without-grant": {"directAccessGrantsEnabled": False},
+    }
+    common = {"enabled": True, "publicClient": True, "directAccessGrantsEnabled": True, "standardFlowEnabled": False}
+    return [{**common, "clientId": name, **fields} for name, fields in made.items()]
+
+
+def users() -> list[dict[str, Any]]:
+    common = json.loads(REALM_FILE.read_text())["users"][0]
+    wrong: dict[str, dict[str, Any]] = {
+        USER: {},
+        "disabled": {"enabled": False},
+        "new": {"requiredActions": ["UPDATE_PASSWORD"]},
+        "nameless": {"firstName": "", "lastName": "", "email": ""},
+        "online": {"realmRoles": ["operatorRole"]},
+    }
+    return [{**common, "username": name, "email": f"{name}@example.com", **fields} for name, fields in wrong.items()]
+
+
+# What an identity says that differs so from a right one.
 Changes = Mapping[str, Any]
-PUBLIC: dict[str, Changes] = {
-    "the realm's name is wrong": {"token_url": ("{realm}", "nosuch")},
-    "the path is wrong, and the realm is found": {"token_url": ("{base}", "{base}/elsewhere")},
-    "the token URL is another endpoint of the realm": {"token_url": ("/token", "/userinfo")},
-    "`http://`, and the port has TLS": {"token_url": ("{plain}", "{secure}")},
-    "an unknown client": {"client_id": "nosuch"},
-    "an unknown scope": {"scope": "nosuch"},
-    "the client is public, for client_credentials": CLIENT_CREDENTIALS,
-    "a wrong password, or a locked user": {"password": "wrong"},
-}
-CONFIDENTIAL: dict[str, Changes] = {
-    "no client secret": {},
-    "a wrong client secret": {"client_auth": "basic", "client_secret": "so%mething else"},
-    "Service Accounts is off": WITH_SECRET | CLIENT_CREDENTIALS,
-    "a key, where the client has a secret": WITH_KEY,
-}
-SIGNING: dict[str, Changes] = {
-    "private_key_jwt: another key": WITH_KEY | {"private_key_file": "other.pem"},
-    "private_key_jwt: another audience": WITH_KEY | {"audience": "https://elsewhere.example.com"},
-    "a secret, where the client signs": WITH_SECRET,
-}
-CERTIFIED: dict[str, Changes] = {
-    "tls: another certificate than the client's": {
-        "client_auth": "tls",
-        "tls": "someone",
-        "token_url": ("{base}", "{tls}"),
-    },
-    "tls: a certificate of an unknown authority": {
-        "client_auth": "tls",
-        "tls": "stranger",
-        "token_url": ("{base}", "{tls}"),
-    },
-    "tls: the client wants a certificate": {"tls": "none", "token_url": ("{base}", "{tls}")},
-}
-STATES: dict[str, tuple[dict[str, Changes], dict[str, Changes]]] = {
-    "realm": ({}, PUBLIC),
-    "secret": ({"client": {"publicClient": False, "secret": SECRET}}, CONFIDENTIAL),
-    "key": ({"client": {"publicClient": False, "clientAuthenticatorType": "client-jwt"}}, SIGNING),
-    "another algorithm": (
-        {"client": {"attributes": {"token.endpoint.auth.signing.alg": "ES256"}}},
-        {"private_key_jwt: another algorithm": WITH_KEY},
+SET_UP = "the user is not fully set up (an expired or temporary password, a missing name)"
+IDENTITIES: list[tuple[str, Changes]] = [
+    ("the realm's name is wrong", {"token_url": ("{realm}", "nosuch")}),
+    ("the path is wrong, and the realm is found", {"token_url": ("{base}", "{base}/elsewhere")}),
+    ("the token URL is another endpoint of the realm", {"token_url": ("/token", "/userinfo")}),
+    ("`http://`, and the port has TLS", {"token_url": ("{plain}", "{secure}")}),
+    ("an unknown client", {"client_id": "nosuch"}),
+    ("an unknown scope", {"scope": "nosuch"}),
+    ("offline_access is not allowed", {"scope": "offline_access", "username": "online"}),
+    ("the client is public, for client_credentials", CLIENT_CREDENTIALS),
+    ("the client is disabled", {"client_id": "disabled"}),
+    ("Direct Access Grants is off", {"client_id": "without-grant"}),
+    ("no client secret", {"client_id": "confidential"}),
+    (
+        "a wrong client secret",
+        {"client_id": "confidential", "client_auth": "basic", "client_secret": "so%mething else"},
     ),
-    "no key": (
-        {"client": {"attributes": {"token.endpoint.auth.signing.alg": "RS256", "jwks.string": ""}}},
-        {"private_key_jwt: Keycloak knows no key": WITH_KEY},
+    ("Service Accounts is off", {"client_id": "confidential", **WITH_SECRET, **CLIENT_CREDENTIALS}),
+    ("a key, where the client has a secret", {"client_id": "confidential", **WITH_KEY}),
+    ("private_key_jwt: another key", {"client_id": "signing", **WITH_KEY, "private_key_file": "other.pem"}),
+    (
+        "private_key_jwt: another audience",
+        {"client_id": "signing", **WITH_KEY, "audience": "https://elsewhere.example.com"},
     ),
-    "certificate": ({"client": X509}, CERTIFIED),
-    "disabled": (
-        {"client": {"publicClient": True, "clientAuthenticatorType": "client-secret", "enabled": False}},
-        {"the client is disabled": {}},
+    ("a secret, where the client signs", {"client_id": "signing", **WITH_SECRET}),
+    ("private_key_jwt: another algorithm", {"client_id": "signing-by-es256", **WITH_KEY}),
+    ("private_key_jwt: Keycloak knows no key", {"client_id": "without-key", **WITH_KEY}),
+    (
+        "tls: another certificate than the client's",
+        {"client_id": "certified", "client_auth": "tls", "tls": "someone", **BY_TLS},
     ),
-    "no grant": (
-        {"client": {"enabled": True, "directAccessGrantsEnabled": False}},
-        {"Direct Access Grants is off": {}},
+    (
+        "tls: a certificate of an unknown authority",
+        {"client_id": "certified", "client_auth": "tls", "tls": "stranger", **BY_TLS},
     ),
-    "disabled user": (
-        {"client": {"directAccessGrantsEnabled": True}, "user": {"enabled": False}},
-        {"the user is disabled": {}},
-    ),
-    "required action": (
-        {"user": {"enabled": True, "requiredActions": ["UPDATE_PASSWORD"]}},
-        {"the user is not fully set up (an expired or temporary password, a missing name)": {}},
-    ),
-    "HTTPS": ({"user": {"requiredActions": []}, "realm": {"sslRequired": "all"}}, {"the realm requires HTTPS": {}}),
-    "disabled realm": ({"realm": {"sslRequired": "none", "enabled": False}}, {"the realm is disabled": {}}),
-}
-EVERY = {name: changes for _, identities in STATES.values() for name, changes in identities.items()}
-SITUATIONS = tuple(EVERY)
+    ("tls: the client wants a certificate", {"client_id": "certified", "tls": "none", **BY_TLS}),
+    ("the user is disabled", {"username": "disabled"}),
+    (SET_UP, {"username": "new"}),
+    (SET_UP, {"username": "nameless"}),
+    ("a wrong password, or a locked user", {"password": "not the password"}),
+]
+REALM: list[tuple[str, Changes]] = [
+    ("the realm requires HTTPS", {"sslRequired": "all"}),
+    ("the realm is disabled", {"sslRequired": "none", "enabled": False}),
+]
+SITUATIONS = tuple(dict(IDENTITIES + REALM))
 
 
 def identity(realm: Realm, folder: Path, changes: Changes) -> Config:
@@ -119,56 +126,54 @@ def identity(realm: Realm, folder: Path, changes: Changes) -> Config:
     return {key: value for key, value in who.items() if value is not None}
 
 
-FILES = {"cert_file": ".pem", "key_file": ".key"}
+async def run(realm: Realm, folder: Path, port: int, every: Sequence[Changes]) -> list[Told]:
+    """One run with an identity for each. The rows of the document speak of one client."""
+    config = {
+        "identities": {f"i{number}": identity(realm, folder, changes) for number, changes in enumerate(every)},
+        "routes": [{"path": "/", "upstream": f"http://127.0.0.1:{port}", "identity": None}],
+    }
+    lines = (await document(config, folder, 3))["findings"]
+    found = []
+    for number, changes in enumerate(every):
+        name = str(changes.get("client_id", CLIENT)).replace("nosuch", CLIENT)
+        own = [line for line in lines if line["subject"] == f"identity i{number}"]
+        own = [{key: text.replace(f"client {name}", f"client {CLIENT}") for key, text in line.items()} for line in own]
+        found.append(Told(own, (0, 0, 0)))
+    return found
 
 
-async def refusals(server: KeycloakServer, folder: Path) -> AsyncGenerator[tuple[str, Told], None]:
-    """One realm, changed from state to state, and one run in each with all its identities."""
+async def refusals(server: KeycloakServer, folder: Path) -> list[Told]:
+    """A realm where much is wrong, in three runs: as it is, then as its own settings are wrong."""
     assert server.ca is not None
     server.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
     for name, authority in (("someone", server.ca), ("stranger", trustme.CA())):
         client_certificate(folder, name, authority)
     public, _ = key_pair("RS256", folder / "key.pem"), key_pair("RS256", folder / "other.pem")
-    keys = {"use.jwks.string": "true", "jwks.string": public, "token.endpoint.auth.signing.alg": "RS256"}
     async with Administrator(server) as administrator, answering(reply("204 No Content")) as port:
-        realm = await administrator.create_realm(accessTokenLifespan=300)
-        for state, (changes, identities) in STATES.items():
-            client = {**changes.get("client", {})}
-            if state == "key":
-                client["attributes"] = keys
-            if client:
-                await realm.patch_client(**client)
-            if "user" in changes:
-                await realm.patch_user(**changes["user"])
-            if "realm" in changes:
-                await realm.patch(**changes["realm"])
-            names = {name: f"i{number}" for number, name in enumerate(identities)}
-            config = {
-                "identities": {names[name]: identity(realm, folder, identities[name]) for name in identities},
-                "routes": [{"path": "/", "upstream": f"http://127.0.0.1:{port}", "identity": None}],
-            }
-            lines = (await document(config, folder, 3))["findings"]
-            for name, short in names.items():
-                yield name, Told([line for line in lines if line["subject"] == f"identity {short}"], (0, 0, 0))
-        assert await administrator.call("GET", f"/{realm.name}/events?type=REFRESH_TOKEN_ERROR") == []
+        realm = await administrator.create_realm(clients=clients(public), users=users())
+        found = await run(realm, folder, port, [changes for _, changes in IDENTITIES])
+        # A wrong password once, and nobody is locked by it; no refresh token was ever presented.
+        errors = [event["error"] for event in await realm.events("LOGIN_ERROR")]
+        assert errors.count("invalid_user_credentials") == 1
+        assert not await realm.locked()
+        assert await realm.count("REFRESH_TOKEN", "REFRESH_TOKEN_ERROR") == 0
+        for _, changes in REALM:
+            await realm.patch(**changes)
+            found += await run(realm, folder, port, [{}])
         await realm.delete()
+        return found
 
 
 @pytest.fixture(scope="module")
-def refused(keycloak_server: KeycloakServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Told]:
+def refused(keycloak_server: KeycloakServer, tmp_path_factory: pytest.TempPathFactory) -> list[Told]:
     if keycloak_server.ca is None:
         pytest.skip("the server in KEYCLOAK_URL is not ours: its TLS is not known")
-
-    async def run() -> dict[str, Told]:
-        async with contextlib.aclosing(refusals(keycloak_server, tmp_path_factory.mktemp("refused"))) as found:
-            return {name: told async for name, told in found}
-
-    return asyncio.run(run())
+    return asyncio.run(refusals(keycloak_server, tmp_path_factory.mktemp("refused")))
 
 
-@pytest.mark.parametrize("situation", EVERY)
-def test_check_says_what_keycloak_refuses(situation: str, refused: dict[str, Told]) -> None:
-    told = refused[situation]
+@pytest.mark.parametrize(("number", "situation"), list(enumerate(name for name, _ in IDENTITIES + REALM)))
+def test_check_says_what_keycloak_refuses(number: int, situation: str, refused: list[Told]) -> None:
+    told = refused[number]
     assert told.says(documented()[situation]), told
     assert [line["severity"] for line in told.lines] == ["problem"]
 
