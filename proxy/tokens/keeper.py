@@ -107,8 +107,9 @@ class Keeper:
         # By token: after a reload two credentials may carry the same one.
         if current is not None and current.fingerprint != credential.fingerprint:
             return current
+        now = self._clock.now()
+        self._life.unwanted(now.mono)
         if self._in_flight is None:
-            now = self._clock.now()
             if self._closing:
                 return None
             if not self._life.may_cure(now):
@@ -116,6 +117,8 @@ class Keeper:
                     return None
                 return self._spawn(self._successor(self._replica.look(), credential))
             self._life.rejection_begins(now.mono)
+        elif self._life.known_down and current is not None:
+            return None  # what is tried then is a probe: nobody waits for it
         task = self._renew("rejected", urgent=True, correlation_id=correlation_id)
         return self._spawn(self._successor(task, credential))
 

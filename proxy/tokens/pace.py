@@ -26,6 +26,13 @@ class Pause(NamedTuple):
     ours: bool
 
 
+class Refusal(NamedTuple):
+    """Why a request without a token must not wait for one. retry_after: seconds."""
+
+    words: str
+    retry_after: float
+
+
 def pause_after(error: TokenError, step: Step, count: int, least: float, draw: float) -> Pause:
     """The pause after the count-th failure in a row, at least ``least``, growing and jittered upwards."""
     if error.retry_after is not None:

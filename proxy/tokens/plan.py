@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from proxy.counters import Trigger
 from proxy.errors import TokenError
-from proxy.tokens.pace import FIRST_PROBE, QUICK_LOGIN, pause_after, rejection_pause, suspension
+from proxy.tokens.pace import FIRST_PROBE, QUICK_LOGIN, Refusal, pause_after, rejection_pause, suspension
 from proxy.tokens.pair import Margins, Moment, TokenPair, due_at, rfc3339, session_due_at
 from proxy.tokens.systems.base import Step
 
@@ -39,14 +39,6 @@ class Due:
     trigger: Trigger
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request without a token must not wait for one. retry_after: seconds."""
-
-    words: str
-    retry_after: float
-
-
 class Life:
     """One identity's token life. draw: random numbers in [0, 1). can_login: a session can be opened without a person.
 
@@ -65,6 +57,7 @@ class Life:
         self._strikes_dead = 0  # of the strikes, those since the token died
         self.last_error: TokenError | None = None
         self.retry_at = -inf  # no renewal by itself before this
+        self._hasty = False  # nobody asked for that pause: it may be shortened
         self.suspended_until = -inf  # no login before this, unless a person says so
         self._dead_arrivals = 0  # pairs in a row that were dead on arrival
         self._refused_logins = 0
@@ -72,6 +65,7 @@ class Life:
         self.anew = False  # another session is wanted than the pair's
         self._presented = 0  # times the pair's refresh token was presented without an answer
         self._refresh_refused = False
+        self._unwanted = False  # the platform refused the pair's token
         self._rejection_until = -inf  # no refresh because of a rejection before this
         self._rejection_pause = 0.0
         self._credit, self._credited_at = CURES, 0.0  # renewals because of rejections that may still be made
@@ -134,6 +128,8 @@ class Life:
             floor = -inf if self._strikes_dead else self.pair.obtained.mono + self._margins.min_interval
             return Due(max(self.pair.dead_at, floor, self.retry_at, barred), "expired")
         planned, trigger = self._planned(self.pair, now.mono)
+        if self._unwanted and self._strikes:  # no better than a dead one, and requests do not wait for it either
+            planned, trigger = now.mono, "rejected"
         if now.wall >= self.pair.wall(self.pair.expires):
             # The wall clock says dead, ours says alive: somebody set the clock, or the whole machine was frozen from
             # outside. One refresh settles it; the next pair starts from the new reading.
@@ -188,7 +184,7 @@ class Life:
             self.refresh_at = pair.obtained.mono
         self._presented = 0
         self._alone_at, self._store_looked_for = None, -inf
-        self._refresh_refused = self.anew = False
+        self._refresh_refused = self.anew = self._unwanted = False
         if not self.alive(now):
             return
         self.failures = self._strikes = self._strikes_dead = self._dead_arrivals = 0
@@ -230,8 +226,9 @@ class Life:
             self.retry_at = now + FIRST_PROBE  # the next step is another one: a login
             return
         count = self._strikes if alive else self._strikes_dead
-        pause = pause_after(error, step, count, self._margins.min_interval if alive else 0.0, self.draw())
-        self.retry_at = now + pause.seconds
+        least = self._margins.min_interval if alive and not self._unwanted else 0.0
+        pause = pause_after(error, step, count, least, self.draw())
+        self.retry_at, self._hasty = now + pause.seconds, pause.ours
         if alive and pause.ours and self.pair is not None:
             # The moment it dies is a fresh reason to try.
             self.retry_at = min(self.retry_at, max(self.pair.dead_at, now + FIRST_PROBE))
@@ -247,12 +244,19 @@ class Life:
         self._store_looked_for = min(now + LOOK_FOR_STORE, self._alone_at)
         return now < self._alone_at
 
+    def unwanted(self, now: float) -> None:
+        """The platform refused the token while renewals fail: from now on they are tried as if it were dead."""
+        if self._strikes and not self._unwanted:
+            self._unwanted = True
+            if self._hasty:
+                self.retry_at = min(self.retry_at, now + FIRST_PROBE)
+
     def rejection_begins(self, now: float) -> None:
         """A renewal starts because the platform refused the token. Until one cures it, the next of this kind waits."""
         self._credit, self._credited_at = self._credit_at(now) - 1.0, now
         self._rejection_before = self._rejection_until, self._rejection_pause
         self._rejection_pause = rejection_pause(self._rejection_pause)
-        self._rejection_until = now + self._rejection_pause
+        self._rejection_until, self._unwanted = now + self._rejection_pause, True
 
     def rejection_failed(self) -> None:
         """That renewal brought no token, so whether a new one cures is as unknown as before."""
@@ -261,7 +265,7 @@ class Life:
     def cured(self) -> None:
         """The platform accepted a token that came of a rejection."""
         self._rejection_pause = 0.0
-        self._rejection_until = -inf
+        self._rejection_until, self._unwanted = -inf, False
 
     def forgive(self) -> None:
         """A person acted (changed secret, SIGHUP, manual refresh): the pauses have lost their reason."""

@@ -1,6 +1,9 @@
 """The platform refuses a token: one refresh a token, and none in a loop (B1, B3, B4)."""
 
 import asyncio
+from itertools import pairwise
+
+import pytest
 
 from proxy.errors import TokenError
 from proxy.tokens.keeper import Keeper
@@ -99,6 +102,39 @@ async def test_a_rejection_is_passed_on_while_the_provider_is_down(wing: Wing) -
     assert keeper.rejected(held(keeper)) is None
     assert keeper.current() is not None
     assert len(wing.provider.calls) == 2
+
+
+@pytest.mark.parametrize("seconds", [3, 20, 90])
+async def test_a_rejection_is_cured_within_5_s_of_the_return_of_a_provider_that_was_down(
+    wing: Wing, seconds: int
+) -> None:
+    keeper = await wing.started()
+    wing.provider.down = TokenError("network", "nobody is there")
+    for _ in range(seconds):
+        assert await renewed(wing, keeper, held(keeper)) is None
+        await wing.clock.advance(1)
+    tries = wing.provider.times("refresh_token")
+    assert all(later - earlier >= 1 for earlier, later in pairwise(tries))
+    wing.provider.down = None
+    back = wing.clock.mono()
+    while await renewed(wing, keeper, held(keeper)) is None:
+        assert wing.clock.mono() < back + 5
+        await wing.clock.advance(0.5)
+
+
+async def test_a_provider_that_comes_back_without_its_sessions_costs_at_most_5_s_of_rejections(wing: Wing) -> None:
+    keeper = await wing.started()
+    wing.provider.down = TokenError("network", "nobody is there")
+    await wing.clock.advance(285)
+    assert keeper.status()["consecutive_failures"] == 4
+    wing.provider.down = None
+    wing.provider.end_sessions()
+    back = wing.clock.mono()
+    old = held(keeper)
+    while await renewed(wing, keeper, old) is None:
+        assert wing.clock.mono() < back + 5
+        await wing.clock.advance(0.5)
+    assert wing.provider.count("password") == 2
 
 
 async def test_a_renewal_that_failed_does_not_count_as_one_that_did_not_cure(wing: Wing) -> None:
