@@ -35,7 +35,8 @@ TIMEOUT: Final = 1.5
 QUIET: Final = 1.0
 """Seconds for which a Redis that did not answer is not asked again: a renewal asks often, and somebody waits."""
 _URL: Final = re.compile(r"(rediss?)\+(sentinel|cluster)://(?:([^@/?#]*)@)?([^@/?#]+)(/[^?#]*)?(\?[^#]*)?")
-FAILURES: Final = (failures.RedisError, failures.RedisClusterException, OSError)
+# uvloop raises a RuntimeError for a write on a connection that was reset, where asyncio raises an OSError.
+FAILURES: Final = (failures.RedisError, failures.RedisClusterException, OSError, RuntimeError)
 _ERRNO: Final = re.compile(r"Error (\d+) connecting")
 _CODE: Final = re.compile(r"[A-Z]{3,20}\b")
 _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
@@ -97,7 +98,7 @@ def make_client(place: Place) -> tuple[Any, ...]:
     common: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
-        "retry": Retry(NoBackoff(), 1, supported_errors=(failures.ConnectionError,)),
+        "retry": Retry(NoBackoff(), 1, supported_errors=(failures.ConnectionError, RuntimeError)),
         "protocol": 2,
     }
     try:
@@ -231,7 +232,7 @@ class Link:
             cause = OSError(int(number[1]), os.strerror(int(number[1])))
         if words is None and cause is not None:
             words = tls.explain(cause).replace("ca_file", "ssl_ca_certs in the URL's query")
-        elif words is None and isinstance(exc, failures.ConnectionError):
+        elif words is None and isinstance(exc, failures.ConnectionError | RuntimeError):
             words = "the connection cannot be made, or broke"
         elif words is None:
             code = _CODE.match(str(exc))
