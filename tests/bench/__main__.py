@@ -4,14 +4,22 @@ import argparse
 import os
 import resource
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import interpreters, machine, others, profile, report, requests, streaming, tools
+from tests.bench import growth, interpreters, lag, machine, others, pair, profile, report, requests, streaming, tools
 from tests.bench.peers import Peer, available
 from tests.bench.proc import LOAD_CORE, BenchError, Faults
 from tests.bench.upstream import rig
 
-SCENARIOS = (*(shape.key for shape in requests.SHAPES), *streaming.KEYS, "latency", "idle", "start")
+SCENARIOS = (
+    *(shape.key for shape in requests.SHAPES),
+    *streaming.KEYS,
+    *("start", "idle", "latency", "lag", "pair", "growth"),
+)
+_GROWTH_PEERS = ("caddy", "envoy", "gateway")  # a growth series takes long: only those that figures are judged by
+_FEW = 3  # rounds, at most, of what takes long or varies little
 
 
 def _arguments() -> argparse.Namespace:
@@ -45,21 +53,32 @@ def _pythons(given: list[str] | None) -> dict[str, str]:
 def _measure(peers: list[Peer], wanted: set[str], rounds: int, seconds: float, faults: Faults) -> list[report.Figure]:
     """Every wanted figure; a peer that fails in a scenario is left out of it and the others go on."""
     gateways = [peer for peer in peers if peer.name.startswith("gateway")]
+    grown = [peer for peer in peers if peer.name.startswith(_GROWTH_PEERS)]
     shapes = [shape for shape in requests.SHAPES if shape.key in wanted]
     keys = [key for key in streaming.KEYS if key in wanted]
-    few = min(rounds, 3)
+    few = min(rounds, _FEW)
     figures: list[report.Figure] = []
     with rig() as made:
-        if shapes:
-            figures += requests.measure(made, peers, shapes, rounds, seconds, faults)
-        if keys:
-            figures += streaming.measure(made, peers, keys, few, seconds, faults)
-        if "idle" in wanted:
-            figures += others.idle(made, peers, few, faults)
-        if "start" in wanted:
-            figures += others.start(made, peers, rounds, faults)
-    if "latency" in wanted:
-        figures += others.latency(gateways, rounds, max(6.0, seconds * 6), faults)
+        scenarios: dict[str, Callable[[], list[report.Figure]]] = {
+            "requests": lambda: requests.measure(made, peers, shapes, rounds, seconds, faults),
+            "streaming": lambda: streaming.measure(made, peers, keys, few, seconds, faults),
+            "start": lambda: others.start(made, peers, rounds, faults),
+            "idle": lambda: others.idle(made, peers, min(rounds, 2), faults),
+            "latency": lambda: others.latency(gateways, few, max(6.0, seconds * 6), faults),
+            "lag": lambda: lag.measure(made, gateways, few, max(8.0, seconds * 4), faults),
+            "pair": lambda: pair.measure(made, gateways, few, seconds, faults),
+            "growth": lambda: [
+                *requests.measure(made, grown, list(requests.GROWTH), few, 1.0, faults),
+                *growth.measure(made, gateways, few, 1.0, faults),
+            ],
+        }
+        asked = wanted | ({"requests"} if shapes else set()) | ({"streaming"} if keys else set())
+        for name, measure in scenarios.items():
+            if name in asked:
+                began = time.monotonic()
+                with faults.surviving(name):
+                    figures += measure()
+                print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return figures
 
 

@@ -16,7 +16,11 @@ from tests.bench.upstream import Rig
 
 @dataclass(frozen=True)
 class Setup:
-    """What one instance of a peer is told. folder: its own; listen, admin, upstream: ports on 127.0.0.1."""
+    """What one instance of a peer is told. folder: its own; listen, admin, upstream: ports on 127.0.0.1.
+
+    Of a gateway only: refresh, its identities' section of that name; routes, how many there are, with an identity each
+    (``/`` when one, else ``/r0``, ``/r1`` ...); shared, a folder with ``key`` in it, for processes that share a port.
+    """
 
     folder: Path
     listen: int
@@ -25,6 +29,8 @@ class Setup:
     rig: Rig
     access_log: Path | None = None
     refresh: dict[str, object] = field(default_factory=dict)
+    routes: int = 1
+    shared: Path | None = None
 
     def write(self, name: str, content: str) -> str:
         path = self.folder / name
@@ -42,7 +48,7 @@ events {{ worker_connections 16384; }}
 http {{
   {log} keepalive_requests 1000000000; keepalive_timeout 600s; client_max_body_size 0; {temp}
   client_body_temp_path {setup.folder}/body;
-  upstream platform {{ server 127.0.0.1:{setup.upstream}; keepalive 64; keepalive_requests 1000000000; }}
+  upstream platform {{ server 127.0.0.1:{setup.upstream}; keepalive 1024; keepalive_requests 1000000000; }}
   server {{
     listen 127.0.0.1:{setup.listen} backlog=4096;
     proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Authorization "Bearer {setup.rig.token}";
@@ -105,8 +111,8 @@ http://:{setup.listen} {{
     header_up Authorization "Bearer {setup.rig.token}"
     transport http {{
       keepalive 600s
-      keepalive_idle_conns 256
-      keepalive_idle_conns_per_host 256
+      keepalive_idle_conns 1024
+      keepalive_idle_conns_per_host 1024
     }}
   }}
 }}
@@ -133,14 +139,19 @@ def gateway(python: str) -> Callable[[Setup], list[str]]:
             "password": "bench",
             "refresh": setup.refresh,
         }
-        config = {
-            "listen": f"127.0.0.1:{setup.listen}",
+        route = {"upstream": f"http://127.0.0.1:{setup.upstream}", "max_connections": 1024}
+        names = [f"r{number}" for number in range(setup.routes)]
+        paths = ["/"] if setup.routes == 1 else [f"/{name}" for name in names]
+        config: dict[str, object] = {
+            "listen": {"address": f"127.0.0.1:{setup.listen}", "reuse_port": setup.shared is not None},
             "admin": f"127.0.0.1:{setup.admin}",
-            "identities": {"bench": identity},
-            "routes": [{"path": "/", "upstream": f"http://127.0.0.1:{setup.upstream}", "identity": "bench"}],
+            "identities": dict.fromkeys(names, identity),
+            "routes": [{**route, "path": path, "identity": name} for path, name in zip(paths, names, strict=True)],
             "limits": {"connections": 16384, "connections_per_address": 16384, "keepalive": "600s"},
             "log": {"level": "info", "format": "json", "access": "all" if setup.access_log else "off"},
         }
+        if setup.shared is not None:
+            config["store"] = {"file": {"path": str(setup.shared / "tokens"), "key_file": str(setup.shared / "key")}}
         # JSON is YAML, and keeps the word "off" a string
         argv = [python, "-m", "proxy", "run", "-c", setup.write("proxy.yaml", json.dumps(config))]
         return into(argv, setup.access_log) if setup.access_log else argv

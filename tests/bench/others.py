@@ -55,8 +55,8 @@ def _latency(peer: Peer, seconds: float) -> tuple[list[float], list[float], int]
         running = peer.start(made, refresh=refresh)
         try:
             running.ready()
-            _paced(running.port, 1.0, made)
-            rows = _paced(running.port, seconds, made)
+            paced(running.port, _RATE, 1.0, made)
+            rows = paced(running.port, _RATE, seconds, made)
         finally:
             running.proc.stop()
         windows = [tuple(map(float, line.split())) for line in made.refresh_record.read_text().splitlines()]
@@ -71,9 +71,10 @@ def _latency(peer: Peer, seconds: float) -> tuple[list[float], list[float], int]
     return inside, outside, sum(rows[0][0] <= start <= rows[-1][0] for start, _ in windows)
 
 
-def _paced(port: int, seconds: float, made: Rig) -> list[tuple[float, float, int]]:
+def paced(port: int, rate: float, seconds: float, made: Rig) -> list[tuple[float, float, int]]:
+    """Requests at fixed moments: when each was due, its latency, its status (see ``tests.bench.paced``)."""
     output = made.folder / "paced"
-    words = [str(port), str(_RATE), str(seconds), "32", str(output)]
+    words = [str(port), str(rate), str(seconds), "32", str(output)]
     run([sys.executable, "-m", "tests.bench.paced", *words], timeout=seconds + 30, cwd=REPOSITORY)
     rows = (line.split() for line in output.read_text().splitlines())
     return [(float(due), float(took), int(status)) for due, took, status in rows]
@@ -144,22 +145,25 @@ def _hold(made: Rig, port: int, connections: int) -> Proc:
 def start(made: Rig, peers: list[Peer], rounds: int, faults: Faults) -> list[Figure]:
     """Seconds from exec to the first good answer through the proxy; the gateway's login included."""
     figure = Figure("start", "From exec to the first proxied request", "s")
+    spent = Figure("start-cpu", "CPU from exec to the first proxied request", "s")
     for number_of_round in range(rounds + 1):
         for peer in peers:
             if faults.out(figure.key, peer.name):
                 continue
             with faults.noting(figure.key, peer.name):
-                took = _start(made, peer)
+                took, cpu = _start(made, peer)
                 if number_of_round:  # the first start fills caches: compiled modules, pages
                     figure.add(peer.name, took)
-    return [figure]
+                    spent.add(peer.name, cpu)
+    return [figure, spent]
 
 
-def _start(made: Rig, peer: Peer) -> float:
+def _start(made: Rig, peer: Peer) -> tuple[float, float]:
+    """Seconds that passed, and seconds of CPU."""
     began = time.monotonic()
     running = peer.start(made)
     try:
         running.ready()
-        return time.monotonic() - began
+        return time.monotonic() - began, running.proc.cpu_ns() / 1e9
     finally:
         running.proc.stop()

@@ -3,12 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from tests.bench import interpreters, tools
 from tests.bench.configs import Setup, caddy, gateway, haproxy, naive, nginx
 from tests.bench.envoy import envoy
 from tests.bench.proc import PROXY_CORE, Proc, free_port, spawn, wait_for
 from tests.bench.upstream import REPOSITORY, Rig
+
+
+class GatewaySettings(TypedDict, total=False):
+    """What only a gateway is told, as in ``Setup``."""
+
+    refresh: dict[str, object]
+    routes: int
+    shared: Path
 
 
 @dataclass(frozen=True)
@@ -22,17 +31,24 @@ class Peer:
     env: dict[str, str] = field(default_factory=dict)
 
     def start(
-        self, rig: Rig, *, upstream: int = 0, access_log: bool = False, refresh: dict[str, object] | None = None
+        self,
+        rig: Rig,
+        *,
+        upstream: int = 0,
+        access_log: bool = False,
+        core: int = PROXY_CORE,
+        port: int = 0,
+        **gateway: Unpack[GatewaySettings],
     ) -> "Running":
-        """Starts an instance on the proxy's core. upstream: another port than the fixed answers'."""
+        """Starts an instance. upstream: another port than the fixed answers'. port: not just any free one."""
         folder = rig.folder / f"{self.name}-{free_port()}"
         folder.mkdir(mode=0o777, exist_ok=True)  # a port may come again
         folder.chmod(0o777)  # nginx's worker drops root and writes its log here
         log = folder / "access.log" if access_log else None
-        setup = Setup(folder, free_port(), free_port(), upstream or rig.upstream, rig, log, refresh or {})
+        setup = Setup(folder, port or free_port(), free_port(), upstream or rig.upstream, rig, log, **gateway)
         env = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder), **self.env}
         argv = self.configure(setup)
-        proc = spawn(argv, core=PROXY_CORE, output=folder / "output", env=env, cwd=REPOSITORY)
+        proc = spawn(argv, core=core, output=folder / "output", env=env, cwd=REPOSITORY)
         return Running(self, proc, setup.listen, log, setup.admin)
 
 

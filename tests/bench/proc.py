@@ -33,10 +33,19 @@ class Faults:
         return (scenario, name) in self._out
 
     @contextmanager
+    def surviving(self, scenario: str) -> Iterator[None]:
+        """Whatever goes wrong in one scenario is said, and the others are measured all the same."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 - an hour's run must not be lost to one figure
+            self.words.append(f"{scenario}: {type(exc).__name__}: {exc}")
+            print(f"left out: {self.words[-1]}", file=sys.stderr, flush=True)
+
+    @contextmanager
     def noting(self, scenario: str, name: str) -> Iterator[None]:
         try:
             yield
-        except BenchError as exc:
+        except (BenchError, OSError, ValueError) as exc:
             self._out.add((scenario, name))
             self.words.append(f"{scenario}, {name}: {exc}")
             print(f"left out: {self.words[-1]}", file=sys.stderr, flush=True)

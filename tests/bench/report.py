@@ -14,7 +14,11 @@ END = "<!-- bench:end -->"
 
 @dataclass
 class Figure:
-    """values: peer -> one value a round. rates: peer -> what went through a second, beside it, in rate_unit."""
+    """values: peer -> one value a round. rates: peer -> what went through a second, beside it, in rate_unit.
+
+    series: key of ``SERIES``; its figures are the columns of one table, each headed by its step. unmeasured: why there
+    is no value although it was asked for.
+    """
 
     key: str
     title: str
@@ -23,6 +27,9 @@ class Figure:
     rates: dict[str, list[float]] = field(default_factory=dict)
     rate_unit: str = ""
     note: str = ""
+    series: str = ""
+    step: str = ""
+    unmeasured: str = ""
 
     def add(self, peer: str, value: float, rate: float | None = None) -> None:
         self.values.setdefault(peer, []).append(value)
@@ -32,12 +39,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Target:
-    """A limit for a gateway's figure: against another peer's, or against the gateway's own figure of another key."""
+    """A limit for a gateway's figure: against another peer's, or against the gateway's own figure of another key.
+
+    least: the figure has to be at least that, not at most.
+    """
 
     key: str
     against: str
     must: float | None
     goal: float | None
+    least: bool = False
+
+    def misses(self, measured: float, limit: float | None) -> bool:
+        return limit is not None and (measured < limit if self.least else measured > limit)
 
 
 TARGETS = (
@@ -53,8 +67,15 @@ TARGETS = (
     Target("up8", "envoy", 1.2, 1.0),
     Target("latency", "", 1.3, 1.1),
     Target("idle", "", 8.0, 4.0),
+    Target("pair", "", 1.7, 1.9, least=True),
     Target("start", "", 0.7, 0.35),
+    Target("lag", "", 5.0, 2.0),
 )
+SERIES = {
+    "connections": ("More connections: CPU µs a GET", "connections"),
+    "answers": ("Longer answers: CPU µs a GET", "KiB"),
+    "routes": ("More routes, each with an identity of its own: CPU µs a GET on the last of them", "routes"),
+}
 
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
@@ -63,7 +84,9 @@ def ratios(ours: list[float], theirs: list[float]) -> list[float]:
 
 
 def spread(values: list[float]) -> str:
-    """``median (min to max)``, to three significant digits."""
+    """``median (min to max)``, to three significant digits; the one value where there is but one."""
+    if len(values) == 1:
+        return number(values[0])
     return f"{number(median(values))} ({number(min(values))} to {number(max(values))})"
 
 
@@ -74,7 +97,7 @@ def number(value: float) -> str:
 
 
 def table(figure: Figure) -> str:
-    """One figure as a Markdown table, cheapest peer first."""
+    """One figure as a Markdown table, cheapest peer first. Ratios with their own spread, as values have theirs."""
     rate = f" {figure.rate_unit} |" if figure.rate_unit else ""
     lines = [
         f"### {figure.title}",
@@ -96,20 +119,45 @@ def table(figure: Figure) -> str:
 def _ratio(figure: Figure, peer: str, other: str) -> str:
     if other not in figure.values:
         return "-"
+    if other == peer:
+        return "1"
     found = ratios(figure.values[peer], figure.values[other])
-    return number(median(found)) if found else "-"
+    return spread(found) if found else "-"
+
+
+def series_table(figures: list[Figure]) -> str:
+    """Figures of one series as one Markdown table, and below the peers each gateway's ratio to them."""
+    title, unit = SERIES[figures[0].series]
+    lines = [f"### {title}", "", f"| proxy | {' | '.join(f'{figure.step} {unit}' for figure in figures)} |"]
+    lines.append("| --- |" + " --- |" * len(figures))
+    peers = sorted({peer for figure in figures for peer in figure.values})
+    ours = [peer for peer in peers if peer.startswith("gateway")]
+    for peer in peers:
+        cells = [spread(figure.values[peer]) if peer in figure.values else "-" for figure in figures]
+        lines.append(f"| {f'**{peer}**' if peer in ours else peer} | {' | '.join(cells)} |")
+    for peer in ours:
+        for other in (other for other in peers if other not in ours):
+            cells = [_ratio(figure, peer, other) if peer in figure.values else "-" for figure in figures]
+            lines.append(f"| {peer} {TIMES} {other} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def verdicts(figures: list[Figure]) -> str:
-    """The targets that this run can judge, one row each for every gateway measured."""
+    """The scoreboard: the targets that this run asked for, one row each for every gateway measured."""
     by_key = {figure.key: figure for figure in figures}
-    lines = ["| figure | proxy | measured | must | goal | |", "| --- | --- | --- | --- | --- | --- |"]
+    ours = {peer for figure in figures for peer in figure.values if peer.startswith("gateway")}
+    lines = ["| figure | must | goal | measured | verdict |", "| --- | --- | --- | --- | --- |"]
     for target in TARGETS:
         figure = by_key.get(target.key)
-        for peer in sorted(figure.values) if figure else ():
-            measured = _measured(by_key, target, peer)
-            if figure and measured is not None and peer.startswith("gateway"):
-                lines.append(_verdict(figure, target, peer, measured))
+        if figure is None:
+            continue
+        if figure.unmeasured:
+            limits = (_limit(target, limit) for limit in (target.must, target.goal))
+            lines.append(f"| {figure.title} | {' | '.join(limits)} | {figure.unmeasured} | not measured |")
+        for peer in sorted(ours & figure.values.keys()):
+            found = _measured(by_key, target, peer)
+            if found:
+                lines.append(_verdict(figure, target, peer if len(ours) > 1 else "", found))
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -118,28 +166,33 @@ def missed(figures: list[Figure]) -> list[str]:
     return [line.split(" | ")[0].strip("| ") for line in verdicts(figures).splitlines() if "**missed**" in line]
 
 
-def _measured(by_key: dict[str, Figure], target: Target, peer: str) -> float | None:
+def _measured(by_key: dict[str, Figure], target: Target, peer: str) -> list[float]:
+    """What the target is about, one value a round; none where the other side is missing."""
     ours = by_key[target.key].values[peer]
     if not target.against:
-        return median(ours)
+        return ours
     if target.against.startswith("="):
         other = by_key.get(target.against[1:])
         theirs = other.values.get(peer) if other else None
     else:
         theirs = by_key[target.key].values.get(target.against)
-    found = ratios(ours, theirs) if theirs else []
-    return median(found) if found else None
+    return ratios(ours, theirs) if theirs else []
 
 
-def _verdict(figure: Figure, target: Target, peer: str, measured: float) -> str:
-    against = f" {TIMES} {target.against.removeprefix('=')}" if target.against else f" {figure.unit}"
+def _verdict(figure: Figure, target: Target, peer: str, found: list[float]) -> str:
+    unit = f" {TIMES} {target.against.removeprefix('=')}" if target.against else f" {figure.unit}"
     words = "met"
-    if target.must is not None and measured > target.must:
+    if target.misses(median(found), target.must):
         words = "**missed**"
-    elif target.goal is not None and measured > target.goal:
+    elif target.misses(median(found), target.goal):
         words = "goal missed"
-    limits = ["" if limit is None else f"≤ {number(limit)}" for limit in (target.must, target.goal)]
-    return f"| {figure.title} | {peer} | {number(measured)}{against} | {limits[0]} | {limits[1]} | {words} |"
+    limits = [_limit(target, limit) for limit in (target.must, target.goal)]
+    title = f"{figure.title}, {peer}" if peer else figure.title
+    return f"| {title} | {limits[0]} | {limits[1]} | {spread(found)}{unit} | {words} |"
+
+
+def _limit(target: Target, limit: float | None) -> str:
+    return "" if limit is None else f"{'≥' if target.least else '≤'} {number(limit)}"
 
 
 def document(figures: list[Figure], facts: list[tuple[str, str]], absent: list[str]) -> str:
@@ -150,7 +203,9 @@ def document(figures: list[Figure], facts: list[tuple[str, str]], absent: list[s
     judged = verdicts(figures)
     if judged:
         parts.append("### Against the targets\n\n" + judged)
-    parts.extend(table(figure) for figure in figures if figure.values)
+    parts.extend(table(figure) for figure in figures if figure.values and not figure.series)
+    grown = ([figure for figure in figures if figure.series == key and figure.values] for key in SERIES)
+    parts.extend(series_table(columns) for columns in grown if columns)
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,16 +1,17 @@
-"""CPU per request: short exchanges on 32 keep-alive connections, every variant and every peer in each round."""
+"""CPU per request: short exchanges on keep-alive connections, every variant and every peer in each round."""
 
 import json
 import time
 from dataclasses import dataclass
 
 from tests.bench.peers import Peer, Running
-from tests.bench.proc import BenchError, Faults, run
+from tests.bench.proc import LOAD_CORE, BenchError, Faults, run
 from tests.bench.report import Figure
 from tests.bench.tools import find
-from tests.bench.upstream import Rig
+from tests.bench.upstream import ANSWERS, Rig
 
 CONNECTIONS = 32
+UNIT = "CPU µs a request"
 
 _DONE = """
 done = function(summary, latency, requests)
@@ -38,13 +39,16 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One kind of request. script: Lua for wrk beyond the result line."""
+    """One kind of request. script: Lua for wrk beyond the result line. series, step: as in ``Figure``."""
 
     key: str
     title: str
     path: str = "/accounts/4711?fields=name,status"
     script: str = ""
     access_log: bool = False
+    connections: int = CONNECTIONS
+    series: str = ""
+    step: str = ""
 
 
 SHAPES = (
@@ -64,12 +68,32 @@ SHAPES = (
     ),
 )
 
+GROWTH = (
+    *(
+        Shape(
+            f"connections{count}",
+            f"GET on {count} connections",
+            connections=count,
+            series="connections",
+            step=f"{count:,}",
+        )
+        for count in (1, 8, 64, 512)
+    ),
+    *(
+        Shape(f"answer{size}", f"GET of {size} bytes", path=f"/sizes/{size}", series="answers", step=step)
+        for step, size in ANSWERS.items()
+    ),
+)
+
 
 def measure(
     rig: Rig, peers: list[Peer], shapes: list[Shape], rounds: int, seconds: float, faults: Faults
 ) -> list[Figure]:
     """CPU microseconds of the proxy per request, for each shape and peer, in rounds that interleave them all."""
-    figures = [Figure(shape.key, shape.title, "CPU µs a request", rate_unit="requests/s") for shape in shapes]
+    figures = [
+        Figure(shape.key, shape.title, UNIT, rate_unit="requests/s", series=shape.series, step=shape.step)
+        for shape in shapes
+    ]
     instances: dict[tuple[str, bool], Running] = {}
     try:
         for peer in peers:
@@ -84,7 +108,7 @@ def measure(
                     if faults.out(_log_words(shape.access_log), peer.name) or faults.out(shape.key, peer.name):
                         continue
                     with faults.noting(shape.key, peer.name):
-                        figure.add(peer.name, *_sample(rig, instances[peer.name, shape.access_log], shape, seconds))
+                        figure.add(peer.name, *sample(rig, instances[peer.name, shape.access_log], shape, seconds))
     finally:
         for running in instances.values():
             running.proc.stop()
@@ -95,7 +119,7 @@ def _log_words(access_log: bool) -> str:
     return "start with access log" if access_log else "start"
 
 
-def _sample(rig: Rig, running: Running, shape: Shape, seconds: float) -> tuple[float, float]:
+def sample(rig: Rig, running: Running, shape: Shape, seconds: float) -> tuple[float, float]:
     """CPU microseconds a request, and requests a second."""
     if running.access_log:
         running.access_log.write_bytes(b"")  # it lies in memory; all peers append
@@ -117,12 +141,13 @@ def _check_logged(running: Running, requests: float) -> None:
         raise BenchError(f"{running.peer.name} wrote {lines} lines of access log for {requests:.0f} requests")
 
 
-def load(rig: Rig, running: Running, shape: Shape, seconds: float) -> dict[str, float]:
+def load(rig: Rig, running: Running, shape: Shape, seconds: float, core: int = LOAD_CORE) -> dict[str, float]:
+    """What wrk counts: ``requests``, and the ``seconds`` it took. BenchError when one of them failed."""
     script = rig.folder / f"{shape.key}.lua"
     script.write_text(shape.script + _DONE)
     url = f"http://127.0.0.1:{running.port}{shape.path}"
-    flags = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
-    line = run([find("wrk"), *flags, url], timeout=seconds + 30).strip().splitlines()[-1]
+    flags = ["-t1", f"-c{shape.connections}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+    line = run([find("wrk"), *flags, url], core=core, timeout=seconds + 30).strip().splitlines()[-1]
     result: dict[str, float] = json.loads(line)
     if result["refused"] or result["broken"] or not result["requests"]:
         raise BenchError(f"{running.peer.name} with {shape.title}: {line}; {running.proc.last_words()}")

@@ -18,6 +18,7 @@ from tests.bench.tools import find
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKEN_LENGTH = 1000  # characters, about what Keycloak's RS256 access tokens have
 BIG = 64 << 20  # bytes of the streamed body
+ANSWERS = {"0.1": 102, "1": 1024, "10": 10_240, "100": 102_400}  # KiB, as they are called, and bytes
 _ANSWER_BYTES = 700
 
 _NGINX = """
@@ -35,6 +36,7 @@ http {{
     if ($http_authorization != "Bearer {token}") {{ return 401 '{{"resultCode": "99999:401"}}'; }}
     location / {{ return 200 '{answer}'; }}
     location /headers {{ {headers} return 200 '{answer}'; }}
+    location /sizes/ {{ root {big}; open_file_cache max=16; }}
     location = /big {{ root {big}; default_type application/octet-stream; }}
   }}
 }}
@@ -88,6 +90,9 @@ def rig(*, lifetime: float = 3600.0, delay: float = 0.0) -> Iterator[Rig]:
         token_file.write_text(token)
         with (folder / "big").open("wb") as big:
             big.write(os.urandom(1 << 20) * (BIG >> 20))
+        (folder / "sizes").mkdir(mode=0o755)
+        for size in ANSWERS.values():
+            (folder / "sizes" / str(size)).write_text(json.dumps("z" * (size - 2)))
         made = Rig(folder, token, token_file, free_port(), free_port(), free_port(), folder / "refreshes")
         made.refresh_record.touch()
         procs: list[Proc] = []
