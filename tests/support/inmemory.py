@@ -26,12 +26,15 @@ CREDENTIAL = Credential(b"Authorization", b"Authorization: Bearer ours\r\n", 1, 
 
 
 class MemoryTransport(asyncio.Transport):
-    """written: what the protocol has sent. ended: "" while open, "half", "closed", or "aborted"."""
+    """written: what the protocol has sent. ended: "" while open, "half", "closed", "aborted", or "gone". answered: how
+    many messages in it a test has answered. gently: it was not broken off."""
 
     def __init__(self, protocol: asyncio.Protocol, peer: str = "127.0.0.1") -> None:
         super().__init__()
         self.protocol = protocol
         self.written = bytearray()
+        self.answered = 0
+        self.gently = True
         self.ended = ""
         self.reading = True
         self._waiting: list[bytes] = []
@@ -89,6 +92,7 @@ class MemoryTransport(asyncio.Transport):
         self._end("closed")
 
     def abort(self) -> None:
+        self.gently = False
         self._end("aborted")
 
     def _end(self, how: str) -> None:
