@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from proxy import logs, tls
-from proxy.config import Config, IdentityBase, ListenTls, RemoteIdentity, files_of
+from proxy.config import ClientTls, Config, IdentityBase, ListenTls, RemoteIdentity, files_of
 from proxy.config import Route as RouteConfig
 from proxy.config import Store as StoreConfig
 from proxy.config.safety import open_door
@@ -24,7 +24,9 @@ from proxy.tokens.stores import build_store
 @dataclass
 class Parts:
     """config: what is in force, which differs from what was read where a reload cannot follow (``in_force``). new:
-    names of keepers that are to be started. renewed: for pools that stay, their TLS files as they are now."""
+    names of keepers that are to be started. renewed: for pools that stay, their TLS files as they are now. trusting:
+    by ``verify``, the TLS context of all that have no files of their own: the system's authorities take 18 ms and
+    0.6 MiB each time they are read."""
 
     config: Config
     clients: Clients
@@ -32,6 +34,15 @@ class Parts:
     routes: list[Route] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     renewed: list[tuple[UpstreamPool, ssl.SSLContext]] = field(default_factory=list)
+    trusting: dict[bool, ssl.SSLContext] = field(default_factory=dict)
+
+    def context(self, settings: ClientTls, where: str) -> ssl.SSLContext:
+        """For a client's side of TLS. Raises ConfigError."""
+        if files_of(settings):
+            return tls.client_context(settings, where)
+        if settings.verify not in self.trusting:
+            self.trusting[settings.verify] = tls.client_context(settings, where)
+        return self.trusting[settings.verify]
 
 
 class Assembly:
@@ -73,7 +84,7 @@ class Assembly:
             store=self._store,
             metrics=self._metrics,
             log=logs.get("proxy.tokens"),
-            tls=_token_tls(name, identity),
+            tls=_token_tls(name, identity, parts),
             explain=tls.explain,
         )
         parts.new.append(name)
@@ -85,7 +96,7 @@ class Assembly:
         pool = next((old.pool for old in (running.routes if running else ()) if old.pool.key == key), None)
         context = None
         if url.scheme == "https" and (pool is None or files_of(config.tls)):
-            context = tls.client_context(config.tls, f"routes.{len(parts.routes)}.tls")
+            context = parts.context(config.tls, f"routes.{len(parts.routes)}.tls")
         if pool is None:
             pool = UpstreamPool(
                 url.host or "",
@@ -104,10 +115,10 @@ class Assembly:
         parts.routes.append(Route(config, source=source, pool=pool, metrics=metrics))
 
 
-def _token_tls(name: str, identity: IdentityBase) -> ssl.SSLContext | None:
+def _token_tls(name: str, identity: IdentityBase, parts: Parts) -> ssl.SSLContext | None:
     """Reading the system's authorities takes time at start; plain HTTP needs none."""
     if isinstance(identity, RemoteIdentity) and identity.endpoint.startswith("https:"):
-        return tls.client_context(identity.tls, f"identities.{name}.tls")
+        return parts.context(identity.tls, f"identities.{name}.tls")
     return None
 
 

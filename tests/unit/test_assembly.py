@@ -1,12 +1,15 @@
 """What of a new configuration a running process can follow."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-from proxy.assembly import Assembly, in_force, not_in_force
-from proxy.config import Config, parse_config
+from proxy.assembly import Assembly, Parts, in_force, not_in_force
+from proxy.config import ClientTls, Config, parse_config
 from proxy.errors import ConfigError
+from proxy.gateway.clients import Clients
 from proxy.metrics import Metrics
 
 TLS = {"cert_file": "/tls/cert.pem", "key_file": "/tls/key.pem"}
@@ -91,3 +94,16 @@ def test_parts_that_cannot_all_be_built_leave_no_series() -> None:
 
 def _ours(page: bytes) -> list[bytes]:
     return [line for line in page.splitlines() if line.startswith(b"opentv_proxy_")]
+
+
+def test_the_systems_authorities_are_read_once_for_all_that_trust_them(tmp_path: Path) -> None:
+    """Who is not verified, or has an authority of its own, does not share the context of those."""
+    authority = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    running = config()
+    parts = Parts(running, Clients(running.clients, listen_has_client_ca=False))
+    trusting = parts.context(ClientTls(), "tls")
+    assert parts.context(ClientTls(server_name="platform.example.com"), "tls") is trusting
+    others = [parts.context(ClientTls(verify=False), "tls"), parts.context(ClientTls(ca_file=authority), "tls")]
+    assert trusting not in others
+    assert len(others[1].get_ca_certs()) == 1
