@@ -66,7 +66,7 @@ def load_config(
     for name, value in flags.items():
         if value is not None:
             text = OverlayText(value) if isinstance(value, str) else value
-            option = name.rpartition(".")[2].replace("_", "-")
+            option = name.removesuffix(".address").replace(".", "-").replace("_", "-")
             overlay.assign(name.split("."), text, f"flag --{'no-' if value is False else ''}{option}")
     for place, written, variable in from_environment(overlay.tree, environ):
         overlay.assign(place, written, f"env {variable}")

@@ -102,4 +102,4 @@ def _upstream_side(config: Config) -> Iterator[str]:
         if route.identity is not None and _plain(route.upstream):
             yield f"{path}.upstream: the token crosses the network in the clear over http://; use https://"
         if "identity" not in route.model_fields_set and config.identities:
-            yield f"{path} names no identity and forwards unsigned; write identity: null if that is meant"
+            yield f"{path} names no identity and forwards unsigned; write null there if that is meant"

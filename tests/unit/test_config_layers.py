@@ -189,13 +189,14 @@ def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
 def test_the_effective_configuration_says_where_each_value_is_from(load: Load) -> None:
     """flag, env, file or default, one value a line."""
     environ = {f"{P}ROUTES__0__TIMEOUTS__CONNECT": "3", f"{P}ROUTES__2": '{"path": "/3", "upstream": "https://h"}'}
-    text = render_effective(load(environ, {"admin": "127.0.0.1:0", "log.access": "off"}))
+    flags = {"listen.address": "127.0.0.1:2222", "admin": "127.0.0.1:0", "log.format": "console"}
+    text = render_effective(load(environ, flags))
     lines = {re.sub(r" +", " ", line).strip() for line in text.splitlines()}
     assert {
-        "address: 127.0.0.1:1111 # file",
+        "address: 127.0.0.1:2222 # flag --listen",
         "admin: 127.0.0.1:0 # flag --admin",
         "level: warning # file",
-        'access: "off" # flag --access',
+        "format: console # flag --log-format",
         "connect: 3s # env OPENTV_PROXY__ROUTES__0__TIMEOUTS__CONNECT",
         "- path: /3 # env OPENTV_PROXY__ROUTES__2",
         "response: 1m # default",
