@@ -65,7 +65,7 @@ def _measure(peers: list[Peer], wanted: set[str], rounds: int, seconds: float, f
             "start": lambda: others.start(made, peers, rounds, faults),
             "idle": lambda: others.idle(made, peers, min(rounds, 2), faults),
             "latency": lambda: others.latency(gateways, few, max(6.0, seconds * 6), faults),
-            "lag": lambda: lag.measure(made, gateways, few, max(8.0, seconds * 4), faults),
+            "lag": lambda: lag.measure(made, gateways, few * seconds * 6, faults),
             "pair": lambda: pair.measure(made, gateways, few, seconds, faults),
             "growth": lambda: [
                 *requests.measure(made, grown, list(requests.GROWTH), few, 1.0, faults),

@@ -98,17 +98,14 @@ def number(value: float) -> str:
 
 def table(figure: Figure) -> str:
     """One figure as a Markdown table, cheapest peer first. Ratios with their own spread, as values have theirs."""
-    rate = f" {figure.rate_unit} |" if figure.rate_unit else ""
-    lines = [
-        f"### {figure.title}",
-        "",
-        f"| proxy | {figure.unit}: median (min to max) | {TIMES} Caddy | {TIMES} Envoy |{rate}",
-        "| --- | --- | --- | --- |" + (" --- |" if rate else ""),
-    ]
+    others = [other for other in ("caddy", "envoy") if other in figure.values]
+    heads = ["proxy", f"{figure.unit}: median (min to max)", *(f"{TIMES} {other.title()}" for other in others)]
+    heads += [figure.rate_unit] if figure.rate_unit else []
+    lines = [f"### {figure.title}", "", f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for peer in sorted(figure.values, key=lambda name: median(figure.values[name])):
         name = f"**{peer}**" if peer.startswith("gateway") else peer
-        cells = [name, spread(figure.values[peer]), *(_ratio(figure, peer, other) for other in ("caddy", "envoy"))]
-        if rate:
+        cells = [name, spread(figure.values[peer]), *(_ratio(figure, peer, other) for other in others)]
+        if figure.rate_unit:
             cells.append(number(median(figure.rates[peer])) if peer in figure.rates else "")
         lines.append(f"| {' | '.join(cells)} |")
     if figure.note:
