@@ -137,6 +137,17 @@ async def test_anything_else_passes_as_it_is(here: Signed, name: str) -> None:
     assert found.body == (await _body(HARMLESS[name]))
 
 
+async def test_a_bomb_that_may_hold_the_code_is_not_unpacked_beyond_what_is_looked_at(here: Signed) -> None:
+    """Less than 64 KiB on the wire, 50 MiB unpacked: it is looked at, and passes as it is."""
+    packed = gzip.compress(b'{"resultCode": "' + bytes(50 << 20))
+    await here.begin(sized(packed, JSON + b"Content-Encoding: gzip\r\n"))
+    before = here.relay.forget_peak()
+    async with here.costing(refreshes=0):
+        for _ in range(10):
+            assert (await ask(here.url, GET)).body == packed
+    assert here.relay.resident() - before < 4 << 20
+
+
 async def _body(raw: bytes) -> bytes:
     wire = Wire()
     wire.data_received(raw)

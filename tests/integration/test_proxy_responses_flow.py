@@ -1,13 +1,16 @@
 """Answers in motion: streaming without delay, big bodies in little memory, back-pressure, time-outs (A21, A24)."""
 
 import asyncio
+import functools
 import hashlib
 import socket
+import zlib
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from tests.support.fleet import LONG, tell
 from tests.support.gateway import until
 from tests.support.rawclient import client, dial
 from tests.support.rawserver import OK, Behaviour, Wire, answering
@@ -16,7 +19,7 @@ from tests.support.relay import GET, Relay, problem, relay
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1 << 20
-BIG = 100 * MIB
+BIG = (1024 if LONG else 100) * MIB
 LITTLE = 16 * MIB  # what a gateway that streams may need on top, whatever passes through it
 BLOCK = bytes(range(256)) * 4096
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -149,19 +152,28 @@ async def test_requests_and_answers_can_stream_at_the_same_time(here: Relay) -> 
 # -- A21: memory ----------------------------------------------------------------------------------------------------
 
 
+def little(here: Relay, before: int, request: pytest.FixtureRequest) -> None:
+    """What it took on top, at its peak."""
+    grown = here.resident() - before
+    tell(request, grown_mib=round(grown / MIB, 1), of_mib=BIG // MIB)
+    assert grown < LITTLE
+
+
 @pytest.mark.parametrize("length", [True, False], ids=["known length", "until the end"])
-async def test_a_big_answer_passes_whole_in_little_memory(here: Relay, length: bool) -> None:
+async def test_a_big_answer_passes_whole_in_little_memory(
+    here: Relay, length: bool, request: pytest.FixtureRequest
+) -> None:
     behave, digest = pouring(BIG, length=length)
     here.raw.begin(behave)
     before = here.forget_peak()
     reader = await download(here.gateway.url, b"GET / HTTP/1.0\r\nHost: gw\r\n\r\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await reader.over.wait()
     assert (reader.size, reader.digest.hexdigest()) == (BIG, digest)
-    assert here.resident() - before < LITTLE
+    little(here, before, request)
 
 
-async def test_a_big_request_passes_whole_in_little_memory(here: Relay) -> None:
+async def test_a_big_request_passes_whole_in_little_memory(here: Relay, request: pytest.FixtureRequest) -> None:
     digest, size = hashlib.sha256(), 0
 
     async def swallow(wire: Wire) -> None:
@@ -170,6 +182,7 @@ async def test_a_big_request_passes_whole_in_little_memory(here: Relay) -> None:
         while size < BIG:
             digest.update(await wire.read(MIB))
             size += MIB
+            wire.forget()
         wire.send(OK)
 
     here.raw.begin(swallow)
@@ -181,11 +194,35 @@ async def test_a_big_request_passes_whole_in_little_memory(here: Relay) -> None:
             await wire.write(BLOCK)
             expected.update(BLOCK)
         assert (await wire.response()).body == b"ok"
-    assert here.resident() - before < LITTLE
+    little(here, before, request)
     assert (size, digest.hexdigest()) == (BIG, expected.hexdigest())
 
 
-async def test_a_client_that_does_not_read_stops_the_upstream(here: Relay) -> None:
+@functools.cache
+def bomb() -> bytes:
+    """Little gzip that stands for a thousand times as much."""
+    packer = zlib.compressobj(9, wbits=31)
+    block = bytes(MIB)
+    return b"".join(packer.compress(block) for _ in range(BIG // MIB * 4)) + packer.flush()
+
+
+@pytest.mark.parametrize("kind", [b"application/octet-stream", b"application/json"])
+async def test_a_compressed_bomb_passes_as_it_is_both_ways(
+    here: Relay, kind: bytes, request: pytest.FixtureRequest
+) -> None:
+    packed = bomb()
+    lines = b"Content-Type: %b\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n" % (kind, len(packed))
+    here.raw.begin(answering(b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (lines, packed)))
+    before = here.forget_peak()
+    async with client(here.gateway.url) as wire:
+        wire.send(b"POST / HTTP/1.1\r\nHost: gw\r\n%b\r\n%b" % (lines, packed))
+        answer = await wire.response()
+    assert answer.body == packed
+    assert (await here.raw.request()).body == packed
+    little(here, before, request)
+
+
+async def test_a_client_that_does_not_read_stops_the_upstream(here: Relay, request: pytest.FixtureRequest) -> None:
     behave, digest = pouring(BIG)
     here.raw.begin(behave)
     before = here.forget_peak()
@@ -195,9 +232,9 @@ async def test_a_client_that_does_not_read_stops_the_upstream(here: Relay) -> No
     await asyncio.sleep(0.6)
     assert here.resident() - before < LITTLE
     reader.transport.resume_reading()
-    await until(lambda: reader.size == BIG, 30.0, "the rest")
+    await until(lambda: reader.size == BIG, 90.0, "the rest")
     assert reader.digest.hexdigest() == digest
-    assert here.resident() - before < LITTLE
+    little(here, before, request)
     reader.transport.close()
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-SOAK = int(os.environ.get("SOAK") or 1)
-"""Multiplies the number of examples: ``make soak`` sets it."""
+SOAK = 10 if os.environ.get("SOAK") else 1
+"""Multiplies the number of examples in a long run (``make soak``)."""
 
 CUTS: st.SearchStrategy[list[int]] = st.one_of(st.just([]), st.lists(st.integers(0, 300), max_size=4))
 """Where a stream is cut into pieces."""

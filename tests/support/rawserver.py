@@ -100,6 +100,11 @@ class Wire(asyncio.Protocol):
         self._taken += size
         return data
 
+    def forget(self) -> None:
+        """What has been taken is remembered no more: there is too much of it."""
+        del self.received[: self._taken]
+        self._taken = 0
+
     async def _more(self) -> None:
         if self.ended.is_set():
             raise WireEndedError(f"the connection ended after {self.unread[:200]!r}")
@@ -303,7 +308,7 @@ async def raw_server(behaviour: Behaviour | None = None) -> AsyncIterator[RawSer
     """A running ``RawServer`` on a port of its own."""
     raw = RawServer()
     raw.begin(behaviour)
-    listener = await asyncio.get_running_loop().create_server(raw._connected, "127.0.0.1", 0)
+    listener = await asyncio.get_running_loop().create_server(raw._connected, "127.0.0.1", 0, backlog=1024)
     raw.port = listener.sockets[0].getsockname()[1]
     try:
         yield raw
