@@ -95,10 +95,11 @@ def make_client(place: Place) -> tuple[Any, ...]:
     """A client that has not connected yet (Redis or RedisCluster; their commands' types are of no use), and those of
     its sentinels, to be closed with it. Raises ValueError for options that redis-py does not know."""
     # A connection from the pool may have been closed by the other side: once more, on a new one. Never after a timeout.
+    broken: Any = (failures.ConnectionError, RuntimeError)  # see FAILURES; redis-py takes any, and declares its own
     common: dict[str, Any] = {
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
-        "retry": Retry(NoBackoff(), 1, supported_errors=(failures.ConnectionError, RuntimeError)),
+        "retry": Retry(NoBackoff(), 1, supported_errors=broken),
         "protocol": 2,
     }
     try:
