@@ -89,7 +89,7 @@ class Renewal:
                     if step == "refresh":
                         life.refresh_failed(error)
                     now = self._clock.mono()
-                    patient = urgent and now - began < self._timeout
+                    patient = urgent and now - began < self._timeout - AGAIN_AFTER
                     if not (left and life.carries_on(step, error, now, patient=patient)):
                         life.failed(error, step, now)
                         if error.result == "invalid_credentials" and self.custody.shared:
