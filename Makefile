@@ -52,8 +52,9 @@ lock: .venv/dev.installed ## Write the locks anew from pyproject.toml; ARGS=--up
 	$(COMPILE) $(ARGS) pyproject.toml --extra dev --extra redis -c requirements.lock -o requirements-dev.lock
 	$(PYTHON) -m tests.support.lockfile
 
-soak: .venv/dev.installed ## The long runs of replicas and kills, with their figures: a quarter of an hour
-	SOAK=1 $(PYTHON) -m pytest tests/e2e/test_kills.py tests/e2e/test_replicas.py tests/e2e/test_replicas_faults.py $(ARGS)
+soak: .venv/dev.installed ## The long runs of faults, kills and replicas, with their figures: twenty minutes
+	SOAK=1 $(PYTHON) -m pytest tests/integration/test_fault_matrix.py tests/integration/test_fault_crowds.py \
+		tests/e2e/test_kills.py tests/e2e/test_replicas.py tests/e2e/test_replicas_faults.py $(ARGS)
 
 bench: .venv/dev.installed ## CPU per request, side by side with nginx, Caddy and Envoy
 	$(PYTHON) -m tests.bench $(ARGS)
