@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -194,8 +193,6 @@ def run_loop(main: Coroutine[Any, Any, int], *, uvloop: bool) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload: what it is about to read is new enough
-    # What a start makes stays: looking through it again and again takes a sixth of the time. Server.start takes over.
-    gc.disable()
     from proxy.config import Loaded, load_config
     from proxy.server import Server, serve
 

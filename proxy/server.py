@@ -88,7 +88,6 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 50, 50)
-        gc.enable()
 
     async def _start(self, config: Config) -> None:
         if config.listen.tls is not None:
