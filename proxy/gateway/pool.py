@@ -14,7 +14,7 @@ from proxy.config import ForwardProxy
 from proxy.gateway.detour import DetourError, dialled, tunnel
 from proxy.gateway.relation import UpstreamError
 from proxy.gateway.sending import SendingBody
-from proxy.gateway.upstream import UpstreamConnection
+from proxy.gateway.upstream import UpstreamConnection, ended
 from proxy.gateway.waiting import Waiting
 from proxy.metrics import RouteMetrics
 
@@ -145,8 +145,7 @@ class UpstreamPool:
         self._metrics.active += 1
         if not connection.is_open:  # the upstream hung up, or spoke unasked, right behind the TLS handshake
             connection.close()
-            words = f"the upstream {self.host}:{self.port} took the connection and broke it off"
-            raise UpstreamError("reset", "connection_terminated", words)
+            raise ended(connection.fate, touched=False)
         return connection
 
     async def _reach(self) -> UpstreamConnection:

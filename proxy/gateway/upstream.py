@@ -10,6 +10,7 @@ import ssl
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
+from proxy import tls
 from proxy.gateway.bodies import BodyReader, ChunkedReader, EofReader, LengthReader
 from proxy.gateway.fields import Fields, MessageError
 from proxy.gateway.http1 import HEAD_END, ResponseHead, find_head_end, parse_response
@@ -48,6 +49,7 @@ class UpstreamConnection(Intake):
         "_reusable",
         "_tunnel",
         "exchange",
+        "fate",
         "idle_until",
         "touched",
         "used",
@@ -67,6 +69,7 @@ class UpstreamConnection(Intake):
         self.exchange: Exchange | None = None
         self.used = 0
         self.touched = False  # a byte of the current response has arrived
+        self.fate: Exception | None = None  # what ended it, where that was an error
         self.idle_until = 0.0
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------
@@ -99,7 +102,7 @@ class UpstreamConnection(Intake):
         return False  # the transport closes itself and connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
+        self.transport, self.fate = None, exc
         exchange = self.exchange
         if exchange is None:
             self._pool.forget(self)
@@ -108,10 +111,7 @@ class UpstreamConnection(Intake):
         if not self._tunnel and exc is None and self._ended and reader is not None and reader.eof():
             self._finish(exchange, None, [], reader.trailers, clean=False)
             return
-        words = "the upstream closed the connection before its answer was complete"
-        self._fail(
-            UpstreamError("reset", "http_response_incomplete" if self.touched else "connection_terminated", words)
-        )
+        self._fail(ended(exc, touched=self.touched))
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -244,6 +244,15 @@ class UpstreamConnection(Intake):
         self.close()
         if exchange is not None:
             exchange.upstream_lost(error)
+
+
+def ended(exc: Exception | None, *, touched: bool) -> UpstreamError:
+    """A connection's end where something was still awaited. touched: a byte of the answer had come."""
+    if isinstance(exc, ssl.SSLError):  # TLS 1.3: what a server has against us it says after our side of the handshake
+        words = f"the upstream ended the TLS connection: {tls.explain(exc)}"
+        return UpstreamError("tls", "tls_protocol_error", words)
+    words = "the upstream closed the connection before its answer was complete"
+    return UpstreamError("reset", "http_response_incomplete" if touched else "connection_terminated", words)
 
 
 def _is_proper(secured: ssl.SSLObject | None) -> bool:

@@ -15,6 +15,7 @@ from aiohttp import (
     ClientConnectorSSLError,
     ClientError,
     ClientHttpProxyError,
+    ClientOSError,
     ClientProxyConnectionError,
     ClientResponse,
     ClientResponseError,
@@ -161,6 +162,9 @@ class HttpTransport:
                 )
             case ClientConnectorError():
                 return TokenError("network", f"no connection to the token endpoint: {self._explain(exc)}")
+            case ClientOSError(__cause__=ssl.SSLError()):
+                # TLS 1.3: what a server has against our certificate it says when the request is on its way, unread.
+                return TokenError("network", f"no TLS connection to the token endpoint: {self._explain(exc)}")
             case InvalidURL():
                 return TokenError("operator", "token_url is not a URL that can be asked")
             case ClientResponseError() | ValueError():
