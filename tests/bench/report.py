@@ -125,7 +125,7 @@ def _ratio(figure: Figure, peer: str, other: str) -> str:
 def series_table(figures: list[Figure]) -> str:
     """Figures of one series as one Markdown table, and below the peers each gateway's ratio to them."""
     title, unit = SERIES[figures[0].series]
-    lines = [f"### {title}", "", f"| proxy | {' | '.join(f'{figure.step} {unit}' for figure in figures)} |"]
+    lines = [f"### {title}", "", f"| {unit} | {' | '.join(figure.step for figure in figures)} |"]
     lines.append("| --- |" + " --- |" * len(figures))
     peers = sorted({peer for figure in figures for peer in figure.values})
     ours = [peer for peer in peers if peer.startswith("gateway")]

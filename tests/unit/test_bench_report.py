@@ -105,7 +105,7 @@ def test_a_series_is_one_table_with_a_column_a_step_and_the_ratios_below() -> No
         Figure("connections8", "8", "CPU µs", {"caddy": [60.0], "gateway": [45.0]}, series="connections", step="8"),
     ]
     lines = series_table(columns).splitlines()[2:]
-    assert lines[0] == "| proxy | 1 connections | 8 connections |"
+    assert lines[0] == "| connections | 1 | 8 |"
     assert lines[2:] == [
         "| caddy | 90.0 | 60.0 |",
         "| **gateway** | 45.0 | 45.0 |",
