@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from proxy.checks.finding import ago
-from proxy.config import Config, Loaded, RemoteIdentity
+from proxy.config import Config, Loaded, RemoteIdentity, TokenEndpointIdentity
 from proxy.config.faults import nearest
 from proxy.counters import StoreMetrics
 from proxy.errors import StoreError
@@ -74,8 +74,13 @@ async def _forget(config: Config, kept: Store, name: str) -> int:
     await kept.delete(name)
     print(f"{name}: {'forgotten' if there else 'nothing was stored'}")
     if there:
-        words = "a running gateway goes on with the token in its memory, and stores the next one"
-        _say(f"{words}; the session stays open at the provider until it idles out")
+        identity = config.identities.get(name)
+        if isinstance(identity, TokenEndpointIdentity) and identity.grant == "refresh_token":
+            _say("a running gateway refreshes the token in its memory and stores that; without one, the next start")
+            _say("needs a seed that is not spent yet")
+        else:
+            _say("a running gateway logs in anew at its next renewal and logs the old session out; without one, that")
+            _say("stays open at the provider until it idles out")
     return DONE
 
 

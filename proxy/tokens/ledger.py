@@ -80,6 +80,17 @@ class Ledger:
         fields = self._note(exchange, error.result, error.words, now)
         self.log.warning("token exchange failed", words=error.words, **fields)
 
+    def withheld(self, trigger: Trigger, error: TokenError, now: Moment) -> None:
+        """An exchange was due and could not be risked: a try that failed, though nobody was asked. Told once while the
+        words stay the same."""
+        again = self.history and self.history[-1].detail == error.words
+        if again:
+            self.history.pop()
+        else:
+            fields = {"identity": self.identity, "trigger": trigger, "words": error.words}
+            self.log.warning("token exchange withheld", **fields)
+        self.history.append(Attempt(now.wall, trigger, "refresh", error.result, 0.0, error.words))
+
     def store_failed(self, operation: StoreOperation, error: StoreError) -> None:
         self._store_metrics.count_error(operation)
         self.log.warning("store failed", identity=self.identity, operation=operation, words=str(error))

@@ -186,7 +186,7 @@ async def test_the_command_shows_fingerprints_and_times_and_forgets(
     assert "did you mean opentv?" in wrong.err
     ended = await command("store", "-c", file, "--forget", "opentv")
     assert (ended.code, ended.out) == (0, "opentv: forgotten\n")
-    assert "a running gateway goes on with the token in its memory" in ended.err
+    assert "a running gateway logs in anew at its next renewal" in ended.err
     ended = await command("store", "-c", file, "--forget", "opentv")
     assert (ended.code, ended.out, ended.err) == (0, "opentv: nothing was stored\n", "")
     gateway = await start(config(sandbox, store))

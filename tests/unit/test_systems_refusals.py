@@ -127,6 +127,18 @@ def test_a_seed_that_is_refused_says_nothing_of_a_password() -> None:
     assert found.result == "invalid_grant"
 
 
+def test_a_seed_that_came_from_another_address_is_not_called_dead() -> None:
+    found = judged(
+        refused(400, "invalid_grant", "Invalid token issuer. Expected 'https://x'"),
+        grant="refresh_token",
+        refresh_token="seed",
+        password=None,
+    )
+    assert found.result == "operator"
+    assert "host name" in found.words
+    assert "new refresh token" not in found.words
+
+
 def test_keycloaks_descriptions_are_keycloaks_alone() -> None:
     found = judged(refused(400, "invalid_grant", "Account disabled"), system="oauth2")
     assert found.result == "invalid_credentials"

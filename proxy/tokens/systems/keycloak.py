@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from proxy.tokens.systems.base import TokenRequest
 from proxy.tokens.systems.oauth2 import OAuth2
-from proxy.tokens.systems.refusals import Known
+from proxy.tokens.systems.refusals import ELSEWHERE, Known
 
 _CLIENT = "the provider does not accept client {client}: check client_id, client_auth and the client secret"
 _NO_KEY = "Keycloak cannot read a public key of client {client}: look at its Keys tab (JWKS, or the URL of one)"
@@ -62,10 +62,7 @@ KNOWN: Known = {
     "https required": ("operator", "the realm wants HTTPS: use https in token_url"),
     "realm does not exist": ("operator", "there is no such realm: check token_url"),
     "realm not enabled": ("operator", "the realm is disabled: enable it in Keycloak"),
-    "invalid token issuer": (
-        "invalid_grant",
-        "the session was opened under another host name: login and refresh must use the same token_url",
-    ),
+    "invalid token issuer": ("invalid_grant", ELSEWHERE),
 }
 
 

@@ -9,7 +9,7 @@ from proxy.config import TokenEndpointIdentity
 from proxy.errors import SecretError, TokenError
 from proxy.tokens.pair import Grant
 from proxy.tokens.systems.base import Reply, Step, TokenRequest
-from proxy.tokens.systems.refusals import Known, grant_fields, new_seed, refusal
+from proxy.tokens.systems.refusals import ELSEWHERE, Known, grant_fields, new_seed, refusal
 from proxy.tokens.systems.replies import read_grant
 
 Fields = dict[str, str]
@@ -81,9 +81,15 @@ class OAuth2:
         judged = "refresh" if self.seed else step
         error = refusal(reply, request, judged, self.known, self._identity.client_id, wall)
         if self.seed and step == "login" and error.result == "invalid_grant":
-            words = f"the seed refresh token is dead or spent: {new_seed(self.seed)}; {error.words}"
-            raise TokenError(error.result, words, retry_after=error.retry_after, status=error.status) from error
+            raise self._seed_refused(error, self.seed) from error
         raise error
+
+    @staticmethod
+    def _seed_refused(error: TokenError, seed: str) -> TokenError:
+        if error.words.startswith(ELSEWHERE):  # then another seed would be refused as well
+            return TokenError("operator", error.words, retry_after=error.retry_after, status=error.status)
+        words = f"the seed refresh token is dead or spent: {new_seed(seed)}; {error.words}"
+        return TokenError(error.result, words, retry_after=error.retry_after, status=error.status)
 
     def _request(self, url: str, fields: Fields, secrets: tuple[str, ...]) -> TokenRequest:
         """The form (RFC 6749 appendix B) with the client's authentication (2.3.1) and the configured additions."""

@@ -28,6 +28,8 @@ _OPERATOR: Final[Mapping[str, str]] = {
 }
 _TRANSIENT: Final = frozenset({"server_error", "temporarily_unavailable", "unknown_error"})
 
+ELSEWHERE: Final = "the session was opened under another host name: login and refresh must use the same token_url"
+
 _SHAPED_LIKE_A_SECRET: Final = re.compile(r"[A-Za-z0-9_\-+/=.~%]{32,}")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 
