@@ -2,6 +2,7 @@
 
 from typing import Final, NamedTuple
 
+from proxy.counters import Trigger
 from proxy.errors import TokenError
 from proxy.tokens.systems.base import Step
 
@@ -24,6 +25,13 @@ class Pause(NamedTuple):
 
     seconds: float
     ours: bool
+
+
+class Due(NamedTuple):
+    """The next renewal nobody has to ask for: when (``Moment.mono``) and why."""
+
+    at: float
+    trigger: Trigger
 
 
 class Refusal(NamedTuple):

@@ -5,13 +5,12 @@ out (``state``, ``due``, ``step``, ``refusal``, …). Nothing here waits, and th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Final, Literal
 
 from proxy.counters import Trigger
 from proxy.errors import TokenError
-from proxy.tokens.pace import FIRST_PROBE, QUICK_LOGIN, Refusal, pause_after, rejection_pause, suspension
+from proxy.tokens.pace import FIRST_PROBE, QUICK_LOGIN, Due, Refusal, pause_after, rejection_pause, suspension
 from proxy.tokens.pair import Margins, Moment, TokenPair, due_at, rfc3339, session_due_at
 from proxy.tokens.systems.base import Step
 
@@ -29,14 +28,6 @@ CURES: Final = 20.0
 CURE_SECONDS: Final = 3.0
 """So many renewals because of rejections at once, and one more each so many seconds, however well they cure: who can
 make the platform refuse and accept by turns must not drive the provider."""
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """The next renewal nobody has to ask for: when (``Moment.mono``) and why."""
-
-    at: float
-    trigger: Trigger
 
 
 class Life:
@@ -72,6 +63,7 @@ class Life:
         self._rejection_before = -inf, 0.0  # both, before the last renewal of this kind
         self._alone_at: float | None = None  # with the store down: when to log in to a session of this replica's own
         self._store_looked_for = -inf  # and until when not to look whether it is back
+        self._entitled = True  # the store lets this replica present the refresh token, as far as was seen
 
     # Questions
 
@@ -89,7 +81,7 @@ class Life:
 
     def refreshable(self, now: float) -> bool:
         """Whether the refresh token is worth presenting."""
-        if not self._session_lives(now):
+        if not (self._entitled and self._session_lives(now)):
             return False
         # Where no login is possible the old token stays the only chance, however often its answers were lost.
         return self._presented < PRESENTATIONS or not self.can_login
@@ -183,7 +175,7 @@ class Life:
         if pair.killed and not persists:
             self.refresh_at = pair.obtained.mono
         self._presented = 0
-        self._alone_at, self._store_looked_for = None, -inf
+        self._alone_at, self._store_looked_for, self._entitled = None, -inf, True
         self._refresh_refused = self.anew = self._unwanted = False
         if not self.alive(now):
             return
@@ -193,6 +185,10 @@ class Life:
         if by_login:  # a refresh says nothing of the password
             self._refused_logins = 0
             self.suspended_until = -inf
+
+    def entitle(self, *, presentable: bool) -> None:
+        """What the store last said, or its silence: whether the refresh token is this replica's to present."""
+        self._entitled = presentable
 
     def refresh_failed(self, error: TokenError) -> None:
         """One presentation of the refresh token failed; the renewal may still succeed by login."""

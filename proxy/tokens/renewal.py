@@ -34,7 +34,8 @@ class Renewal:
 
     timeout: seconds after which a renewal begins no further exchange. new_id: makes correlation ids.
 
-    State, of the event loop's thread: the pair of the fleet's session that was left for want of a store.
+    State, of the event loop's thread: the pair of the fleet's session that was left for want of a store, and the one
+    that was at hand when a login was last tried twice.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Renewal:
         self._timeout = timeout
         self._new_id = new_id
         self._left: TokenPair | None = None
+        self._met: TokenPair | None = None
 
     async def run(self, life: Life, trigger: Trigger, *, urgent: bool, correlation_id: str = "") -> TokenPair:
         """The next pair, stored. Raises TokenError when there is none, with ``life`` told. urgent: somebody waits.
@@ -69,6 +71,9 @@ class Renewal:
             step = life.step(now)
             if (step == "refresh" and not presentable) or (step == "login" and down and not life.can_login):
                 presentable = await self._unentitled(life, down=down, urgent=urgent)
+            life.entitle(presentable=presentable)
+            if not presentable and life.suspended(self._clock.mono()):
+                raise TokenError("invalid_credentials", "the login is suspended")
             began = self._clock.mono()
             for left in reversed(range(EXCHANGES)):
                 step = life.step(self._clock.mono(), presentable=presentable)
@@ -88,6 +93,9 @@ class Renewal:
                         return await self._overtaken(life, asked)
                     if step == "refresh":
                         life.refresh_failed(error)
+                    if left and down and self._may_have_met(life, step, error):
+                        await self._clock.sleep(QUICK_LOGIN * (1 + life.draw()))
+                        continue
                     now = self._clock.mono()
                     patient = urgent and now - began < self._timeout - AGAIN_AFTER
                     if not (left and life.carries_on(step, error, now, patient=patient)):
@@ -214,6 +222,14 @@ class Renewal:
             if not self.custody.local:
                 await self._clock.sleep(life.draw() * APART)
         return False
+
+    def _may_have_met(self, life: Life, step: Step, error: TokenError) -> bool:
+        """Whether a login was refused that no lock kept apart from another replica's (K7). With a password that was
+        good before, that is more likely than another password: the login is tried once more, soon. Once a token."""
+        if step != "login" or error.result != "invalid_credentials" or life.pair in (None, self._met):
+            return False
+        self._met = life.pair
+        return True
 
     async def _catch_up(self, life: Life) -> None:
         """Goes on with what is stored."""

@@ -58,6 +58,7 @@ class Replica:
     async def _follow(self) -> None:
         async for found in self._renewal.custody.changes():
             self._share_at = -inf
+            self._life.entitle(presentable=True)  # the store was reached: the next renewal sees for itself
             if found is not None and self._renewal.follow(self._life, found):
                 self._take(found)
 

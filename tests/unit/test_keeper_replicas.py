@@ -400,6 +400,46 @@ async def test_refused_logins_of_replicas_are_never_less_than_a_second_apart(fle
     assert all(later - earlier >= 1.5 for earlier, later in pairwise(times))
 
 
+@pytest.mark.parametrize(("lost", "tries"), [(False, [240.0, 241.5, 301.5]), (True, [240.0, 300.0])])
+async def test_a_refused_login_suspends_a_replica_that_may_not_present_the_refresh_token(
+    fleet: Fleet, *, lost: bool, tries: list[float]
+) -> None:
+    """With the store down, or without what it held, whoever asks and however often (K7, B10). tries: of the first;
+    where no lock keeps it apart from the other, whom it may have met, there is another one soon."""
+    one, _ = await fleet.started()
+    await fleet.clock.advance(1)
+    fleet.provider.password = "another"
+    if lost:
+        await MemoryStore.delete(fleet.store, "opentv")
+    else:
+        fleet.store.down = True
+    await fleet.clock.advance(301)
+    for _ in range(10):
+        with pytest.raises(TokenUnavailableError, match="login suspended until"):
+            await one.obtain()
+        await fleet.clock.advance(1)
+    times = [time - 1000.0 for time in fleet.provider.refused_logins]
+    assert times[::2] == tries, "no request is a reason for another"
+    assert len(times) == 2 * len(tries), "the other's"
+    assert one.status()["state"] == "suspended"
+    fleet.provider.password = "right"
+    await fleet.clock.advance(160)
+    assert one.usable()
+
+
+async def test_a_replica_whose_login_was_refused_without_the_store_refreshes_when_it_is_back(fleet: Fleet) -> None:
+    keepers = await fleet.started()
+    await fleet.clock.advance(1)
+    fleet.provider.password = "another"
+    fleet.store.down = True
+    await fleet.clock.advance(301)
+    assert not any(keeper.usable() for keeper in keepers)
+    fleet.store.down = False
+    await fleet.clock.advance(3)
+    assert len(tokens(keepers)) == 1
+    assert fleet.provider.count("refresh_token") == 1
+
+
 async def test_the_log_tells_of_a_token_that_another_replica_brought(fleet: Fleet) -> None:
     one, other = await fleet.started()
     await fleet.clock.advance(1)
