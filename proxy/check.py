@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from proxy import tls
-from proxy.checks.finding import Finding, certificate_times, faults, hint, ok
+from proxy.checks.finding import Finding, certificate_times, hint, ok
 from proxy.checks.report import Report
-from proxy.config import ClientTls, Config, Loaded, RemoteIdentity, files_of, warnings
-from proxy.errors import ConfigError
+from proxy.config import Config, Loaded, warnings
+from proxy.trial import tls_files
 
 DONE: Final = 0
 FOUND: Final = 3
@@ -19,7 +18,7 @@ FOUND: Final = 3
 async def check(loaded: Loaded, *, offline: bool, as_json: bool) -> int:
     """0 when nothing is wrong (hints included), 3 when a problem was found."""
     report = Report(sys.stdout, sys.stderr, os.environ, as_json=as_json)
-    for finding in _configuration(loaded, offline=offline):
+    for finding in _configuration(loaded):
         report.tell(finding)
     if offline:
         await _store_files(loaded.config, report)
@@ -31,24 +30,14 @@ async def check(loaded: Loaded, *, offline: bool, as_json: bool) -> int:
     return DONE if report.ok else FOUND
 
 
-def _configuration(loaded: Loaded, *, offline: bool) -> Iterator[Finding]:
-    """What can be said without asking anybody; ``load_config`` has refused what is wrong in itself."""
+def _configuration(loaded: Loaded) -> Iterator[Finding]:
+    """What can be said without asking anybody; who loaded it has refused what is wrong."""
     config = loaded.config
     counts = f"identities: {len(config.identities)}, routes: {len(config.routes)}"
     yield ok("configuration", f"{loaded.path or 'the environment'} is valid", counts)
     for words in warnings(config):
         finding, _, advice = words.partition("; ")
         yield hint("configuration", finding, advice=advice)
-    try:
-        if config.listen.tls is not None:
-            tls.server_context(config.listen.tls)
-    except ConfigError as error:
-        yield from faults("configuration", error)
-    for where, section in _tls_files(config) if offline else ():  # else those who use them say so
-        try:
-            tls.client_context(section, where)
-        except ConfigError as error:
-            yield from faults("configuration", error)
     yield from _certificates(config)
 
 
@@ -64,16 +53,8 @@ def _certificates(config: Config) -> Iterator[Finding]:
     """Of those that this side shows: others learn of a dead one by a handshake that fails."""
     from proxy.checks.certificates import of_file  # its library is slow to import
 
-    shows = [("listen.tls", config.listen.tls), *_tls_files(config)]
+    shows = [("listen.tls", config.listen.tls), *tls_files(config)]
     for where, section in shows:
         path = section.cert_file if section is not None else None
         if path is not None and (found := of_file(path)) is not None:
             yield from certificate_times("configuration", f"{where}.cert_file: the", found, time.time())
-
-
-def _tls_files(config: Config) -> Iterator[tuple[str, ClientTls]]:
-    sections = [(f"routes.{index}.tls", route.tls) for index, route in enumerate(config.routes)]
-    for name, identity in config.identities.items():
-        if isinstance(identity, RemoteIdentity):
-            sections.append((f"identities.{name}.tls", identity.tls))
-    yield from ((where, section) for where, section in sections if files_of(section))

@@ -195,9 +195,10 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload: what it is about to read is new enough
     from proxy.config import Loaded, load_config
     from proxy.server import Server, serve
+    from proxy.trial import unusable
 
     def load() -> Loaded:
-        return load_config(options.config, os.environ, _flags(options))
+        return load_config(options.config, os.environ, _flags(options), judge=unusable)
 
     def announce(server: Server) -> None:
         proxy, admin = server.urls
@@ -243,15 +244,18 @@ def _sandbox(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from proxy.check import check
     from proxy.config import load_config
+    from proxy.trial import unusable
 
-    loaded = load_config(options.config, os.environ, _flags(options))
+    loaded = load_config(options.config, os.environ, _flags(options), judge=unusable)
     return run_loop(check(loaded, offline=options.offline, as_json=options.json), uvloop=False)
 
 
 def _config(options: argparse.Namespace) -> int:
     from proxy.config import load_config, render_effective
+    from proxy.trial import unusable
 
-    print(render_effective(load_config(options.config, os.environ, _flags(options), read_secrets=False)), end="")
+    loaded = load_config(options.config, os.environ, _flags(options), read_secrets=False, judge=unusable)
+    print(render_effective(loaded), end="")
     return DONE
 
 

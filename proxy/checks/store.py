@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
-from proxy.checks.finding import Finding, ago, faults, hint, ok, problem
+from proxy.checks.finding import Finding, ago, hint, ok, problem
 from proxy.config import Config, RemoteIdentity
 from proxy.counters import StoreMetrics
-from proxy.errors import ConfigError, StoreError
+from proxy.errors import StoreError
 from proxy.tokens.factory import binding
 from proxy.tokens.pair import fingerprint
 from proxy.tokens.stores import build_store
@@ -33,15 +33,13 @@ class _Notes:
 
 
 def opened(config: Config, tell: Tell) -> Store | None:
-    """The store, of which nothing was asked yet; None for memory, and for one that cannot be used, after telling."""
+    """The store, of which nothing was asked yet; None for memory, and for one that cannot be used, after telling.
+
+    Raises ConfigError where ``trial.unusable`` has faults.
+    """
     if config.store.kind == "memory":
         return None
-    try:
-        kept = build_store(config.store, StoreMetrics(), _Notes(tell), look_only=True)
-    except ConfigError as error:
-        for finding in faults(SUBJECT, error):
-            tell(finding)
-        return None
+    kept = build_store(config.store, StoreMetrics(), _Notes(tell), look_only=True)
     found = list(_folder(config))
     for finding in found:
         tell(finding)

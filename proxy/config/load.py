@@ -1,6 +1,6 @@
 """From a file, the environment and flags to a Config, or to every fault there is."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from proxy.config import schema
 from proxy.config.faults import translate, with_systems_guessed
 from proxy.config.forwardproxy import from_environment
-from proxy.config.model import Clients, Config, Limits, Listen
+from proxy.config.model import Clients, Config, Limits, Listen, Store
 from proxy.config.overlay import DEFAULT, Overlay, origin_of
 from proxy.config.rules import check_tree
 from proxy.config.safety import open_door, same_port, sizes
@@ -25,6 +25,7 @@ FILE_VARIABLE = "OPENTV_PROXY_CONFIG"
 PREFIX = "OPENTV_PROXY__"
 
 _T = TypeVar("_T")
+Judge = Callable[[Config], list[Fault]]
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ def load_config(
     *,
     read_secrets: bool = True,
     search: Sequence[Path] = SEARCH,
+    judge: Judge | None = None,
 ) -> Loaded:
     """Flags over environment over file over defaults. Raises ConfigError with every fault found.
 
     path: the file of ``-c``; None looks for one. flags: dotted path to value; None stands for a flag not given.
-    read_secrets: also make sure that every file the configuration names can be read.
+    read_secrets: also make sure that every file the configuration names can be read. judge: says what else is wrong;
+    asked even while other sections are, see ``build``.
     """
     file = find_file(path, environ, search)
     if file is None and not any(name.startswith(PREFIX) for name in environ) and "routes" not in flags:
@@ -71,7 +74,7 @@ def load_config(
     for place, written, variable in from_environment(overlay.tree, environ):
         overlay.assign(place, written, f"env {variable}")
     base = file.absolute().parent if file else None
-    config, more = build(overlay.tree, base, read_secrets=read_secrets)
+    config, more = build(overlay.tree, base, read_secrets=read_secrets, judge=judge)
     faults = [_with_origin(fault, overlay.origins) for fault in (*faults, *overlay.faults, *more)]
     if config is None or faults:
         raise ConfigError(_in_order(faults))
@@ -92,8 +95,13 @@ def find_file(path: Path | None, environ: Mapping[str, str], search: Sequence[Pa
     return named or next((place for place in search if place.is_file()), None)
 
 
-def build(tree: dict[str, Any], base: Path | None, *, read_secrets: bool) -> tuple[Config | None, list[Fault]]:
-    """Validate a written tree. The Config is None when its shape is wrong; faults may come with or without one."""
+def build(
+    tree: dict[str, Any], base: Path | None, *, read_secrets: bool, judge: Judge | None = None
+) -> tuple[Config | None, list[Fault]]:
+    """Validate a written tree. The Config is None when its shape is wrong; faults may come with or without one.
+
+    judge: is asked about the Config; where its shape is wrong, about one with ``listen`` and ``store`` alone.
+    """
     context = {"base": base}
     config, faults = None, []
     try:
@@ -117,8 +125,14 @@ def build(tree: dict[str, Any], base: Path | None, *, read_secrets: bool) -> tup
         faults += same_port(listen, admin)
     if limits:
         faults += sizes(limits)
+    unreadable = list(_unreadable(tree, base)) if read_secrets or judge is not None else []
     if read_secrets:
-        faults += _unreadable(tree, base)
+        faults += unreadable
+    if judge is not None:
+        store = _part(TypeAdapter(Store), tree.get("store") or {}, context)
+        parts: Any = {"listen": listen or Listen(), "store": store or Store(), "identities": {}, "routes": []}
+        told = {fault.path for fault in (*faults, *unreadable)}  # a file that is not there is no file without a key
+        faults += [fault for fault in judge(config or Config.model_construct(**parts)) if fault.path not in told]
     return config, list(dict.fromkeys(faults))
 
 

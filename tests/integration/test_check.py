@@ -22,6 +22,7 @@ from tests.support.checks import Config, answering, checked, client_certificate,
 from tests.support.cli import command, written
 from tests.support.gateway import ROOT, environment, until
 from tests.support.httpproxy import http_proxy
+from tests.support.stores import key_file
 
 
 def configured(sandbox: Sandbox) -> Config:
@@ -149,16 +150,6 @@ async def test_offline_asks_nobody_and_passes_the_warnings_on(tmp_path: Path) ->
     assert "the token crosses the network in the clear over http://\n         do:   use https://\n" in ended.out
 
 
-async def test_offline_finds_a_certificate_file_that_holds_none(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("no certificate\n")
-    async with Sandbox() as sandbox:
-        config = configured(sandbox)
-        config["routes"][0]["tls"] = {"ca_file": str(tmp_path / "ca.pem")}
-        ended = await checked(config, tmp_path, "--offline")
-    assert ended.code == 3
-    assert "problem  configuration: routes.0.tls.ca_file:" in ended.out
-
-
 @pytest.mark.parametrize(
     ("begins", "ends", "code", "words"),
     [
@@ -189,6 +180,26 @@ async def test_a_wrong_configuration_is_listed_whole_and_ends_with_2(tmp_path: P
     assert (ended.code, ended.out) == (2, "")
     assert "did you mean opentv?" in ended.err
     assert "identities.opentv.client" in ended.err
+
+
+@pytest.mark.parametrize("wrong", [{}, {"listn": "127.0.0.1:8080"}], ids=["only in use", "in shape too"])
+async def test_every_command_refuses_what_run_refuses_with_the_same_listing(tmp_path: Path, wrong: Config) -> None:
+    """Files and a URL that prove unusable when they are put to use, beside a key that there is not."""
+    (tmp_path / "ca.pem").write_text("no certificate\n")
+    files = client_certificate(tmp_path, "one") | {"key_file": client_certificate(tmp_path, "two")["key_file"]}
+    store = {"redis": {"url": "redis://127.0.0.1:6379?no_such_option=1", "key_file": str(key_file(tmp_path))}}
+    listen = {"address": "127.0.0.1:0", "tls": files}
+    route = {"path": "/", "upstream": "https://127.0.0.1:1", "tls": {"ca_file": "ca.pem"}}
+    file = written({"listen": listen, "admin": "127.0.0.1:0", "store": store, "routes": [route]} | wrong, tmp_path)
+    listings = set()
+    for words in (("run",), ("check",), ("check", "--offline"), ("config",)):
+        ended = await command(*words, "-c", file)
+        assert (ended.code, ended.out) == (2, ""), ended
+        listings.add(ended.err)
+    (listing,) = listings
+    assert f"listen.tls.key_file: {tmp_path}/two.key is not the key of the certificate in {tmp_path}/one.pem" in listing
+    assert "store.redis.url: " in listing
+    assert ("listn" if wrong else "routes.0.tls.ca_file: ") in listing
 
 
 class Terminal:

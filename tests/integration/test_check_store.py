@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,11 +40,9 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.stop()
 
 
-def in_file(folder: Path, content: str | None = None, mode: int = 0o600, key: str | None = None) -> Config:
+def in_file(folder: Path, content: str | None = None, mode: int = 0o600) -> Config:
     keys = key_file(folder)
     keys.chmod(mode)
-    if key is not None:
-        keys.write_text(key)
     if content is not None:
         (folder / "tokens").mkdir()
         (folder / "tokens/opentv.json").write_text(content)
@@ -62,7 +61,6 @@ def in_redis(folder: Path, url: str) -> Config:
 # Without a Redis: each of these is one run.
 FILES: dict[str, Callable[[Path], Config]] = {
     "file: nothing is stored yet": in_file,
-    "file: no key in the key file": lambda folder: in_file(folder, key="not a key"),
     "file: others may read the key file": lambda folder: in_file(folder, mode=0o644),
     "file: a file where the folder should be": no_folder,
     "file: sealed with another key": lambda folder: in_file(folder, UNREADABLE),
@@ -168,22 +166,31 @@ async def test_a_redis_is_asked_whether_it_takes_a_command(
     assert redis_server.values() == {}
 
 
-def test_a_folder_that_this_user_may_not_write_is_a_problem(tmp_path: Path) -> None:
-    place = tmp_path / "tokens"
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A folder that any user may look into."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_folder_that_this_user_may_not_write_is_a_problem(passable: Path) -> None:
+    place = passable / "tokens"
     place.mkdir()
-    place.chmod(0o500)
-    config = parse_config({"store": in_file(tmp_path), "routes": [{"path": "/", "upstream": "http://a"}]})
+    place.chmod(0o555)
+    config = parse_config({"store": in_file(passable), "routes": [{"path": "/", "upstream": "http://a"}]})
     told: list[Finding] = []
     root = os.geteuid() == 0
     if root:
-        (tmp_path / "keys").chmod(0o644)
+        (passable / "keys").chmod(0o644)
         os.seteuid(65534)  # whom no permission is waived for
     try:
         opened(config, told.append)
     finally:
         if root:
             os.seteuid(0)
-    assert [one for one in told if one.severity == "problem"], told
+        place.chmod(0o755)
+    assert [one.finding for one in told if one.severity == "problem"] == [f"{place} cannot be written"]
 
 
 async def test_a_gateway_that_shares_the_store_keeps_its_session(tmp_path: Path) -> None:
