@@ -21,14 +21,17 @@ _SECRET_KEY: Final = re.compile(rf"(?i)(?:^|.*[_.\-\s])(?:{_SENSITIVE})")
 
 # Prose such as "Basic authentication failed" stays: one short word of lower-case letters is no credential.
 _NO_PROSE = r"(?![a-z]{1,14}(?:[\s.,;:!?)'\"]|$))"
+# Where a word begins, also behind a line's end as a repr shows it.
+_BEGIN = r"(?:\b|(?<=\\[nrt]))"
 _RULES: Final = (
     # A JWT, or what a cut left of one (RFC 7519: base64url of '{"').
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*"), REDACTED),
+    (re.compile(_BEGIN + r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)*"), REDACTED),
     # A header line as text, or as the repr of bytes; RFC 9110 11.6, RFC 6265.
-    (re.compile(r"(?i)\b((?:proxy-)?authorization|nv-authorizations|(?:set-)?cookie|x-api-key)(\s*:\s*)[^\r\n'\"\\]+"),
+    (re.compile(rf"(?i){_BEGIN}((?:proxy-)?authorization|nv-authorizations|(?:set-)?cookie|x-api-key)(\s*:\s*)[^\r\n'\"\\]+"),
      rf"\1\2{REDACTED}"),
     # An RFC 7235 credential wherever it stands.
-    (re.compile(rf"(?i:\b(bearer|basic|digest|negotiate))(\s+){_NO_PROSE}[\w.~+/=:\-]{{4,}}"), rf"\1\2{REDACTED}"),
+    (re.compile(rf"(?i:{_BEGIN}(bearer|basic|digest|negotiate))(\s+){_NO_PROSE}[\w.~+/=:\-]{{4,}}"),
+     rf"\1\2{REDACTED}"),
     # JSON and the repr of a dict: "password": "…", also with backslashes before the quotes. Here and below whatever
     # comes before the word is no part of the pattern: one that begins with a run is tried anew at each place in it.
     (re.compile(rf"(?i)((?:{_SENSITIVE})\\*+[\"']\s*+:\s*+[bB]?\\*+)([\"'])(?:(?!\2|\\).|\\.)*+\2?"),

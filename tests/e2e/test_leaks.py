@@ -22,14 +22,18 @@ import yaml
 
 from proxy import logs
 from proxy.config import KeycloakIdentity
+from proxy.gateway.sending import SendingBody
+from proxy.gateway.upstream import UpstreamConnection
 from proxy.metrics import Metrics
 from proxy.sandbox import Fault, Sandbox, SandboxSettings
 from proxy.sandbox.settings import Client
 from proxy.tokens.factory import build_keeper
+from proxy.tokens.source import Credential
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.tokens.systems.base import Reply, TokenRequest
 from tests.support.cli import command
 from tests.support.gateway import Gateway, running_gateway, until
+from tests.support.inmemory import FakeSource, InMemory, MemoryPool, settled
 from tests.support.rawclient import dial
 from tests.support.rawserver import Message, Wire, WireEndedError, raw_server
 
@@ -226,6 +230,15 @@ async def quoting_upstream(wire: Wire) -> None:
     wire.close()
 
 
+async def quoting_proxy(wire: Wire) -> None:
+    """An HTTP proxy that opens no way, and gives away what it was sent."""
+    request = await asked(wire)
+    (sent,) = request.values(b"proxy-authorization")
+    realm = b"Proxy-Authenticate: Basic realm=%b" % sent
+    wire.send(b"HTTP/1.1 407 %b\r\n%b\r\nContent-Length: %d\r\n\r\n%b" % (sent, realm, len(sent), sent))
+    wire.close()
+
+
 # -- the gateway among them ---------------------------------------------------------------------------------------
 
 
@@ -282,6 +295,9 @@ def configuration(
         )
         | {"token_url": f"{ways['provider']}/description", "timeout": "1s"},
     }
+    way = {"url": ways["proxy"], "username": "crm", "password": known.new("password of an HTTP proxy")}
+    identities["proxied"] = keycloak("x", username="y", password=known.new("password by an HTTP proxy"), timeout="1s")
+    identities["proxied"] |= {"token_url": "https://idp.invalid/token", "proxy": way}
     for kind in kinds:
         identities[kind] = keycloak("x", **everything_secret(known, kind)) | {"token_url": f"{ways['provider']}/{kind}"}
     api: dict[str, dict[str, Any]] = {
@@ -291,6 +307,9 @@ def configuration(
     # Its rejections are never cured, which would hold back the refreshes of another route's identity.
     identities["quoted"] = keycloak(sandbox.client_id, **login)
     quoting = {"path": "/quoting", "upstream": ways["upstream"], "identity": "quoted"}
+    (folder / "way.secret").write_text(known.new("password of a tunnel"))
+    there = {"url": ways["proxy"], "username": "crm", "password_file": str(folder / "way.secret")}
+    tunnelled = {"path": "/tunnelled", "upstream": "https://up.invalid", "identity": "good", "proxy": there}
     untrusted = {"path": "/untrusted", "upstream": ways["upstream"].replace("http:", "https:"), "identity": "good"}
     return {
         "clients": {
@@ -298,7 +317,7 @@ def configuration(
             "api_keys": {"keys": [known.new("client's key")]},
         },
         "identities": identities,
-        "routes": [*api.values(), quoting, untrusted],
+        "routes": [*api.values(), quoting, untrusted, tunnelled],
         "limits": {"head_size": "8KiB", "target_size": "4KiB", "head_time": "1s"},
         "log": {"level": "debug"},
     }
@@ -440,8 +459,9 @@ async def scene(
         relay_to(sandbox) as relay,
         raw_server(quoting_provider(known)) as provider,
         raw_server(quoting_upstream) as upstream,
+        raw_server(quoting_proxy) as proxy,
     ):
-        ways = {"relay": relay.url, "provider": provider.url, "upstream": upstream.url}
+        ways = {"relay": relay.url, "provider": provider.url, "upstream": upstream.url, "proxy": proxy.url}
         # The seed must be the relay's: a token names its issuer.
         config = configuration(known, folder, sandbox, ways, kinds)
         async with running_gateway(config, folder) as gateway:
@@ -455,6 +475,7 @@ async def go_wrong(known: Secrets, sandbox: Sandbox, out: Collected, config: dic
         *(out.ask(f"/{name}/x", "POST", data=body) for name in config["identities"] if name != "quoted"),
         *(out.ask(f"/quoting/{kind}") for kind in UPSTREAMS),
         out.ask("/untrusted/x"),
+        out.ask("/tunnelled/x"),
     )
     sandbox.state.revoke_access_tokens()
     await out.ask("/good/x")
@@ -464,7 +485,8 @@ async def go_wrong(known: Secrets, sandbox: Sandbox, out: Collected, config: dic
     nearly = known.known["client's password"][:-1] + "?"
     wrong = base64.b64encode(f"crm:{nearly}".encode()).decode()
     await out.ask("/good/wrong", headers={"Authorization": f"Basic {wrong}"})
-    await out.ask("/good/wrong", headers={"X-Api-Key": known.known["client's key"][:-1] + "?"})
+    for _ in range(13):  # the last of them are held back
+        await out.ask("/good/wrong", headers={"X-Api-Key": known.known["client's key"][:-1] + "?"})
     await asyncio.gather(*(out.raw(out.gateway.url, request) for request in malformed(known)))
 
 
@@ -494,6 +516,7 @@ async def test_no_secret_comes_out_of_a_running_gateway(tmp_path: Path) -> None:
     assert {out.statuses[f"/{kind}/x"] for kind in PROVIDERS} <= {200, 403, 503}
     assert {out.statuses[f"/quoting/{kind}"] for kind in UPSTREAMS} == {200, 401, 502}
     assert out.statuses["/good/wrong"] == 401
+    assert (out.statuses["/proxied/x"], out.statuses["/tunnelled/x"]) == (503, 502)
     assert all(json.loads(line) for line in gateway.log)
     known.assert_none_in(out.texts)
 
@@ -569,6 +592,39 @@ async def test_an_error_of_our_own_shows_its_frames_and_no_secret() -> None:
     said = {"log": stream.getvalue(), "status": json.dumps(keeper.status()), "repr": f"{identity!r} {keeper!r}"}
     await keeper.close()
     assert "RuntimeError: cannot send" in said["log"]
+    known.assert_none_in(said)
+
+
+class BrokenPool(MemoryPool):
+    """A pool with a bug: its exception quotes the request that wanted a connection."""
+
+    def __init__(self, metrics: Metrics, request: bytes) -> None:
+        super().__init__(metrics)
+        self._request = request
+
+    def take(self, body: SendingBody) -> None:  # type: ignore[override]  # noqa: ARG002 - there is never one
+        return None
+
+    async def connect(self, body: SendingBody) -> UpstreamConnection:  # noqa: ARG002 - whoever asks
+        raise RuntimeError(f"cannot connect for {self._request!r}, {self._request.decode()}")
+
+
+async def test_an_error_on_a_requests_way_is_502_and_shows_its_frames_and_no_secret() -> None:
+    known, stream = Secrets(), io.StringIO()
+    logs.setup("debug", "json", "all", stream)
+    token = known.new("token")
+    source = FakeSource(Credential(b"Authorization", f"Authorization: Bearer {token}\r\n".encode(), 1, "00000001"))
+    fields = (f"Authorization: Bearer {known.new('their token')}", f"Cookie: a={known.new('cookie')}")
+    request = "\r\n".join(("GET /x HTTP/1.1", "Host: gw", f"X-Api-Key: {known.new('key')}", *fields, "", "")).encode()
+    with InMemory(source) as there:
+        there.route.pool = BrokenPool(there.metrics, request)
+        client = there.dial()
+        client.receive(request)
+        await settled(5)
+        said = {"log": stream.getvalue(), "answer": client.written.decode()}
+    assert "HTTP/1.1 502" in said["answer"]
+    assert "proxy_internal_error" in said["answer"]
+    assert "RuntimeError: cannot connect for" in said["log"]
     known.assert_none_in(said)
 
 

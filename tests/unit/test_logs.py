@@ -139,6 +139,8 @@ SECRETS = [
     "Authorization: Basic Y3JtOmh1bnRlcjI=",
     "authorization: hunter2-raw",
     "b'Authorization: Bearer hunter2-raw\\r\\nHost: x'",
+    "b'GET / HTTP/1.1\\r\\nX-Api-Key: hunter2-raw\\r\\nCookie: a=hunter2-raw\\r\\n'",
+    f"b'\\n{JWT}'",
     "nv-authorizations: hunter2-raw",
     "Cookie: session=hunter2-raw",
     "X-Api-Key: hunter2-raw",
