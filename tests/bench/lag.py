@@ -1,11 +1,10 @@
 """How late the gateway's event loop runs a timer while its core is half busy, from the gateway's own metric."""
 
 import re
-from http.client import HTTPConnection
 from math import inf
 
 from tests.bench.peers import Peer
-from tests.bench.proc import BenchError, Faults
+from tests.bench.proc import BenchError, Faults, fetch
 from tests.bench.report import Figure
 from tests.bench.requests import SHAPES, Shape, load, sample
 from tests.bench.upstream import Rig
@@ -59,13 +58,7 @@ def _half(cost: float) -> Shape:
 
 def _buckets(admin: int) -> list[tuple[float, float]]:
     """Upper bounds in seconds, and how many observations so far were at most that."""
-    connection = HTTPConnection("127.0.0.1", admin, timeout=5)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    finally:
-        connection.close()
-    found = [(float(bound), float(count)) for bound, count in _BUCKET.findall(text)]
+    found = [(float(bound), float(count)) for bound, count in _BUCKET.findall(fetch(admin, "/metrics"))]
     if not found:
         raise BenchError("the gateway shows no event_loop_lag_seconds")
     return found

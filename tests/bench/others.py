@@ -1,11 +1,12 @@
 """Latency while the token is refreshed, memory of idle connections, time from exec to the first answer."""
 
+import re
 import sys
 import time
 from statistics import median
 
 from tests.bench.peers import Peer
-from tests.bench.proc import LOAD_CORE, BenchError, Faults, Proc, run, spawn
+from tests.bench.proc import LOAD_CORE, BenchError, Faults, Proc, fetch, run, spawn
 from tests.bench.report import Figure, number
 from tests.bench.upstream import REPOSITORY, Rig, rig
 
@@ -13,6 +14,7 @@ IDLE_CONNECTIONS = 5000
 REFRESH_DELAY = 0.3  # seconds that the token endpoint takes
 TOKEN_LIFE = 3.0
 _RATE = 1000.0  # requests a second, far below what any subject can do
+_WAITS = re.compile(r"^opentv_proxy_token_wait_seconds_count\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 _MARGIN = 0.005  # seconds around an exchange that still count as it: the gateway's work before and after
 
 
@@ -25,38 +27,41 @@ def latency(gateways: list[Peer], rounds: int, seconds: float, faults: Faults) -
             if faults.out(figure.key, peer.name):
                 continue
             with faults.noting(figure.key, peer.name):
-                during, otherwise, refreshes = _latency(peer, seconds)
+                during, otherwise, refreshes, waits = _latency(peer, seconds)
                 row = [percentile(part, share) * 1000 for part in (during, otherwise) for share in (0.50, 0.99)]
-                times.setdefault(peer.name, []).append([*row, refreshes])
+                times.setdefault(peer.name, []).append([*row, refreshes, waits])
                 figure.add(peer.name, row[1] / row[3])
     figure.note = _latency_note(times, seconds)
     return [figure]
 
 
 def _latency_note(times: dict[str, list[list[float]]], seconds: float) -> str:
-    """Percentiles in ms, medians over the rounds. times: peer -> rows of p50, p99, p50, p99 and refreshes."""
+    """Percentiles in ms, medians over the rounds. times: peer -> rows of p50, p99, p50, p99, refreshes and waits."""
     lines = [
         f"{_RATE:g} requests/s at fixed moments on 32 connections, {seconds:g} s a round. No request failed.",
         f"Tokens live {TOKEN_LIFE:g} s, and the token endpoint takes {REFRESH_DELAY * 1000:g} ms.",
         "",
-        "| proxy | refreshes | p50 during, ms | p99 during | p50 otherwise | p99 otherwise |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| proxy | refreshes | waited for one | p50 during, ms | p99 during | p50 otherwise | p99 otherwise |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, rows in times.items():
         cells = [number(median(column)) for column in zip(*(row[:4] for row in rows), strict=True)]
-        lines.append(f"| {name} | {sum(row[4] for row in rows):.0f} | {' | '.join(cells)} |")
+        refreshes, waits = (sum(column) for column in zip(*(row[4:] for row in rows), strict=True))
+        lines.append(f"| {name} | {refreshes:.0f} | {waits:.0f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _latency(peer: Peer, seconds: float) -> tuple[list[float], list[float], int]:
-    """Latencies in seconds during refreshes and otherwise, and how many refreshes there were."""
+def _latency(peer: Peer, seconds: float) -> tuple[list[float], list[float], int, float]:
+    """Latencies in seconds during refreshes and otherwise; how many refreshes there were, and waits for a token."""
     refresh: dict[str, object] = {"ahead": 0.3, "jitter": 0.1, "min_interval": "100ms"}
     with rig(lifetime=TOKEN_LIFE, delay=REFRESH_DELAY) as made:
         running = peer.start(made, refresh=refresh)
         try:
             running.ready()
             paced(running.port, _RATE, 1.0, made)
+            waits = _waits(running.admin)
             rows = paced(running.port, _RATE, seconds, made)
+            waits = _waits(running.admin) - waits
         finally:
             running.proc.stop()
         windows = [tuple(map(float, line.split())) for line in made.refresh_record.read_text().splitlines()]
@@ -68,7 +73,15 @@ def _latency(peer: Peer, seconds: float) -> tuple[list[float], list[float], int]
         raise BenchError(
             f"{peer.name}: {len(inside)} requests during refreshes and {len(outside)} otherwise are too few"
         )
-    return inside, outside, sum(rows[0][0] <= start <= rows[-1][0] for start, _ in windows)
+    return inside, outside, sum(rows[0][0] <= start <= rows[-1][0] for start, _ in windows), waits
+
+
+def _waits(admin: int) -> float:
+    """How many requests have waited for a token so far, by the gateway's own count."""
+    found = _WAITS.findall(fetch(admin, "/metrics"))
+    if not found:
+        raise BenchError("the gateway shows no token_wait_seconds")
+    return sum(map(float, found))
 
 
 def paced(port: int, rate: float, seconds: float, made: Rig) -> list[tuple[float, float, int]]:

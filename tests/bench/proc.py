@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 PROXY_CORE = 0
@@ -183,6 +184,16 @@ def ask(port: int, path: str, timeout: float = 2.0) -> int:
         return 0
     words = head.split(b" ", 2)
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+
+def fetch(port: int, path: str) -> str:
+    """The body of one GET."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
 
 
 def wait_for(proc: Proc, port: int, path: str, want: frozenset[int], timeout: float = 20.0) -> float:
