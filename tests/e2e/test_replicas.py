@@ -39,9 +39,9 @@ class Site:
         self.balancer = way
         self.fleet = fleet
 
-    async def errors(self) -> list[dict[str, Any]]:
-        """What Keycloak refused."""
-        return [event for event in await self.realm.events() if event["type"].endswith("ERROR")]
+    async def errors(self) -> list[str]:
+        """What Keycloak refused: the events' types."""
+        return [event["type"] for event in await self.realm.events() if event["type"].endswith("ERROR")]
 
     async def one_session(self) -> bool:
         return len(await self.realm.sessions()) == 1
@@ -141,15 +141,19 @@ async def assert_nothing_leaked(here: Site, server: RedisServer, folder: Path) -
 
 
 async def through_kill_freeze_and_restart(here: Site, server: RedisServer, calm: float) -> None:
-    """What happens to the second replica and to Redis; the first one is to notice nothing. calm: seconds between."""
+    """What happens to the second replica and to Redis; the first one is to notice nothing. calm: seconds between.
+
+    It is killed and frozen while it does not renew: what a holder in the middle of an exchange costs is another test's.
+    """
     survivor, victim = here.fleet.replicas
     await renewed(here)
     await asyncio.sleep(random.uniform(0.0, 2.0))  # noqa: S311 - a moment, not a secret
     await victim.kill()
     await asyncio.sleep(calm)
     await victim.start()
+    await asyncio.sleep(calm)
     await renewed(here)
-    await asyncio.sleep(calm + random.uniform(0.0, 2.0))  # noqa: S311 - a moment, not a secret
+    await asyncio.sleep(random.uniform(0.0, 2.0))  # noqa: S311 - a moment, not a secret
     victim.freeze()
     await asyncio.sleep(10.0)
     victim.thaw()
@@ -268,14 +272,23 @@ async def test_with_redis_down_each_has_a_session_of_its_own_and_with_it_back_th
             assert not shared & (here.balancer.presented() - before).keys()
             assert await here.realm.count("LOGIN") == 3
             redis_server.start()
-            agreed = await here.fleet.agreed(10.0)
+            agreed = await here.fleet.agreed(3.0)
             alone = await until(here.one_session, 10.0, "one session")
             await renewed(here)
         assert_served(load)
-        assert await here.errors() == []
+        # Without the store's lock both may log in at the same moment, and Keycloak lets one in at a time.
+        met = await here.errors()
+        assert met in ([], ["LOGIN_ERROR"])
         assert max(here.balancer.presented().values()) == 1
         assert here.upstream.refused == []
         assert await here.realm.count("LOGIN") == 3
         assert await here.one_session()
         secrets = await assert_nothing_leaked(here, redis_server, tmp_path)
-        tell(request, agreed_after=round(agreed, 2), one_session_after=round(agreed + alone, 2), secrets=secrets)
+        tell(
+            request,
+            requests=len(load.asked),
+            met=len(met),
+            agreed_after=round(agreed, 2),
+            one_session_after=round(agreed + alone, 2),
+            secrets=secrets,
+        )
