@@ -8,7 +8,7 @@ read in another way (``plain``, ``hazard``, ``may_climb``, ``ambiguous``), and w
 Sources: RFC 3986 5.2.4 (dot segments) and 6.2.2 (equivalent spellings); RFC 9110 7.7. Tomcat drops the ``;parameters``
 of each segment before it maps a path (CVE-2020-5902 was reached by ``/..;/``). IIS and Java servers take a backslash
 for a slash. Windows cuts dots and blanks off the end of a name ("Naming Files, Paths, and Namespaces"). CVE-2021-29492
-(Envoy: ``%2f``, ``%5c``). nginx ``merge_slashes``. CVE-2008-2938 (Tomcat: the overlong UTF-8 ``%c0%ae``).
+(Envoy: ``%2f``, ``%5c``). nginx ``merge_slashes``. CVE-2008-2938 and CVE-2000-0884 (Tomcat, IIS: overlong UTF-8).
 
 Everything is decoded once. ``%252e`` passes: a server that decodes once sees the literal text ``%2e``, and a server
 that decodes twice has that hole for every client; refusing ``%25`` here would break names that hold a percent sign.
@@ -32,8 +32,16 @@ _CUT_OFF = re.compile(rb"(?:" + _DOT + rb"|" + _BLANK + rb")" + _END, re.IGNOREC
 # every request's path is one, and this expression costs a tenth of a search for all the spellings that are not.
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*+(?<!\.))*+/?")
 
+# ASCII in more bytes than UTF-8 allows (RFC 3629 3), encoded or not: lenient decoders take it for the character.
+_OVERLONG = re.compile(
+    rb"(?:%c[01]|[\xc0\xc1])(?:%[89ab][0-9a-f]|[\x80-\xbf])"
+    rb"|(?:%e0|\xe0)(?:%8[01]|[\x80\x81])|(?:%f0|\xf0)(?:%80|\x80)(?:%8[01]|[\x80\x81])",
+    re.IGNORECASE,
+)
+_OVERLONG_BYTES = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|\xf0\x80[\x80\x81][\x80-\xbf]")
+
 # Spellings that make one server see a boundary, or a dot, or the end of a name, where another sees none.
-_MANY_READINGS = re.compile(rb"//|[\\;\t ]|[^/.]\.+(?:/|\Z)|\.{3}|%2e|%2f|%5c|%3b|%c0|%c1|%20|%09", re.IGNORECASE)
+_MANY_READINGS = re.compile(rb"//|[\\;\t ]|[^/.]\.+(?:/|\Z)|\.{3}|%2e|%2f|%5c|%3b|%20|%09", re.IGNORECASE)
 
 _HAZARDS = (
     (_DOT_SEGMENT, "dot segments"),
@@ -43,6 +51,7 @@ _HAZARDS = (
     # "/;x/" is an empty segment to a server that drops parameters, so two slashes meet there as well.
     (re.compile(rb"//|/;"), "doubled slashes"),
     (re.compile(rb"%3b", re.IGNORECASE), "an encoded semicolon"),
+    (_OVERLONG, "overlong UTF-8"),
     # A NUL ends the name for servers written in C: "secret.cfg%00.txt" would pass for a text file.
     (re.compile(rb"[\x00-\x20#\x7f]|%00"), "a control character or '#'"),
     (re.compile(rb"%(?![0-9A-Fa-f]{2})"), "a percent sign that encodes nothing"),
@@ -68,7 +77,7 @@ def canonical(path: bytes) -> bytes:
     names, slashes merged, dots resolved.
     """
     resolved: list[bytes] = []
-    for piece in unquote_to_bytes(path).replace(b"\\", b"/").split(b"/"):
+    for piece in _decoded(path).split(b"/"):
         segment = piece.partition(b";")[0].rstrip(b"\t ")
         if segment == b"..":
             del resolved[-1:]
@@ -108,12 +117,19 @@ def ambiguous(path: bytes) -> bool:
     ``/a/b//../../secret`` is ``/secret`` to a server that merges slashes first and ``/a/secret`` to one that does not:
     no single canonical reading exists, so none can be judged.
     """
+    if _OVERLONG.search(path) is not None:
+        return True
     return _DOT_SEGMENT.search(path) is not None and _MANY_READINGS.search(path) is not None
 
 
-def _decoded(between: bytes) -> bytes:
-    overlong = between.lower().replace(b"%c0%ae", b".").replace(b"%c0%af", b"/").replace(b"%c1%9c", b"/")
-    return unquote_to_bytes(overlong).replace(b"\\", b"/")
+def _decoded(path: bytes) -> bytes:
+    """Decoded once, by the most lenient decoder: overlong UTF-8 is what it stands for, a backslash a slash."""
+    return _OVERLONG_BYTES.sub(_shortest, unquote_to_bytes(path)).replace(b"\\", b"/")
+
+
+def _shortest(overlong: re.Match[bytes]) -> bytes:
+    """Of its bits only the last seven are not zero, or it would be no ASCII."""
+    return bytes([(overlong[0][-2] & 1) << 6 | overlong[0][-1] & 0x3F])
 
 
 class AllowList:

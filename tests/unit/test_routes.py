@@ -195,6 +195,13 @@ def test_no_path_makes_the_allow_list_slow(path: bytes) -> None:
         (b"/a/..%20/b", "dot segments"),
         (b"/a%09;v/b", "ends in a dot or a blank"),
         (b"/a%2E", "ends in a dot or a blank"),
+        (b"/a%e0%80%afb", "overlong UTF-8"),
+        (b"/%e0%80%ae%e0%80%ae/b", "overlong UTF-8"),
+        (b"/a%F0%80%80%AFb", "overlong UTF-8"),
+        (b"/%c1%a1", "overlong UTF-8"),
+        (b"/a\xc0\xafb", "overlong UTF-8"),
+        (b"/a\xe0\x81\x9cb", "overlong UTF-8"),
+        (b"/a\xc0%afb", "overlong UTF-8"),
         (b"/a%2", "encodes nothing"),
         (b"/a%u002e", "encodes nothing"),
     ],
@@ -247,6 +254,8 @@ def test_an_ordinary_path_is_no_hazard(path: bytes) -> None:
         (b"/adm./x.%20/y%09;v/...", b"/adm/x/y"),
         (b"/a/.. /b%20.. /c", b"/b/c"),
         (b"/.a/b.c", b"/.a/b.c"),
+        (b"/%c1%a1dm%c0%afx/%e0%80%ae%f0%80%80%ae/y", b"/adm/y"),
+        (b"/\xc1\xa1/\xc0%ae./b", b"/b"),
     ],
 )
 def test_the_most_lenient_reading_is_decoded_once_and_resolved(path: bytes, lenient: bytes) -> None:
@@ -301,6 +310,11 @@ def test_on_a_route_with_allow_what_was_judged_is_what_the_upstream_sees(path: b
         b"/x/..%20/adm/write",
         b"/.../adm/write",
         b"/adm/x%20/../../adm/write",
+        b"/%c1%a1dm/write",
+        b"/\xe0\x81\xa1dm/write",
+        b"/adm%e0%80%afwrite",
+        b"/x/%e0%80%ae%e0%80%ae/adm/write",
+        b"/x/\xc0\xae\xc0\xae/adm/write",
     ],
 )
 def test_no_other_spelling_slips_past_a_restricted_route(path: bytes) -> None:
@@ -356,6 +370,9 @@ def test_prefixes_that_differ_only_in_case_are_told_apart() -> None:
         (b"/ott/%20/../x", "ambiguous"),
         (b"/ott/a./../x", None),
         (b"/ott/a%2fb/../../x", "ambiguous"),
+        (b"/ott/%e0%80%ae%e0%80%ae/x", "ambiguous"),
+        (b"/ott/\xc0\xae./x", "ambiguous"),
+        (b"/ott/%f0%80%80%ae%f0%80%80%ae%e0%80%afx", "ambiguous"),
     ],
 )
 def test_a_prefix_cannot_be_left_by_dot_segments(path: bytes, refusal: str | None) -> None:
