@@ -253,12 +253,12 @@ async def test_what_is_allowed_passes(guarded: Scene, request_line: bytes) -> No
         b"GET /api/%zz",
         b"POST /api/x%2flock",
         b"POST /api/x/lock;y",
-        b"GET /API/x",
+        b"POST /api/x/LOCK",
         b"GET /api/%e0%80%ae%e0%80%ae/x",
         b"GET /api/%c0%afx",
         b"GET /api/\xc0\xae\xc0\xae/x",
         b"GET http://other/api/../api/x",
-        b"GET http://other/API/x",
+        b"POST http://other/api/x/Lock",
     ],
 )
 async def test_everything_else_is_403(guarded: Scene, request_line: bytes) -> None:
