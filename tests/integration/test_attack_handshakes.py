@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -144,7 +145,10 @@ async def test_a_place_is_given_back_however_a_handshake_ends(here: Secured) -> 
 
 @pytest.mark.parametrize(
     ("strangers", "words"),
-    [(True, "an authority that is not trusted here"), (False, "its certificate has expired")],
+    [
+        (True, "an authority that is not trusted here; put that authority into listen.tls.client_ca_file"),
+        (False, "its certificate has expired"),
+    ],
 )
 async def test_a_client_certificate_that_is_no_good_is_named_and_counted(
     here: Secured, strangers: bool, words: str
@@ -162,6 +166,28 @@ async def test_a_client_certificate_that_is_no_good_is_named_and_counted(
         pass
     await here.said("tls handshake failed", words)
     assert await here.denied() == before + 1
+
+
+async def test_a_client_in_plain_http_is_said_to_need_https(here: Secured) -> None:
+    await here.quiet()
+    wire = await dial(here.gateway.url)
+    wire.send(GET)
+    await here.said("tls handshake failed", "the client does not speak TLS here; its URL must begin with https://")
+    wire.close()
+
+
+async def test_a_client_that_refuses_our_certificate_is_said_to_have_done_so(here: Secured) -> None:
+    await here.quiet()
+    port = urlsplit(here.gateway.url).port
+    strict = ssl.create_default_context()  # it knows the public authorities alone
+
+    def connect() -> None:  # asyncio's client does not send what it has against a certificate
+        with socket.create_connection(("127.0.0.1", port)) as sock, pytest.raises(ssl.SSLError):
+            strict.wrap_socket(sock, server_hostname="127.0.0.1")
+
+    await asyncio.to_thread(connect)
+    words = "the client refused the certificate in listen.tls.cert_file: have it trust its authority"
+    await here.said("tls handshake failed", words)
 
 
 async def test_without_a_certificate_a_client_is_told_in_words_and_counted(here: Secured) -> None:
