@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from proxy import __version__
 from proxy.admin import Check
 from proxy.config import Config, RemoteIdentity, Route, warnings
+from proxy.config.safety import open_key_file
 from proxy.errors import Fault, TokenUnavailableError
 from proxy.gateway.service import Gateway
 from proxy.metrics import NO_ROUTE, Metrics, RouteMetrics
@@ -98,7 +99,7 @@ class Overview:
                 "reload_ok": server.metrics.config_reload_ok,
                 "faults": [{"path": fault.path, "words": fault.message} for fault in server.reload_faults],
             },
-            "warnings": [*warnings(server.config), *self._clocks()],
+            "warnings": [*warnings(server.config), *self._key_file(), *self._clocks()],
         }
 
     def _identity(self, name: str) -> dict[str, object]:
@@ -112,6 +113,13 @@ class Overview:
             "system": config.system,
             "endpoint": config.endpoint if isinstance(config, RemoteIdentity) else None,
         }
+
+    def _key_file(self) -> Iterator[str]:
+        """As it is now: who mends its mode need not restart."""
+        store = self._server.config.store
+        section = store.file or store.redis
+        if section is not None and (words := open_key_file(section.key_file)):
+            yield words
 
     def _clocks(self) -> Iterator[str]:
         for name in self._server.keepers:

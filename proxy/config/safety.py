@@ -1,7 +1,9 @@
 """Who could reach what: the refusal to start as an open door, and what a running configuration warns of."""
 
+import stat
 from collections.abc import Iterator
 from ipaddress import IPv6Network, collapse_addresses
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxy.config.identities import RemoteIdentity
@@ -64,6 +66,21 @@ def sizes(limits: Limits) -> list[Fault]:
 def warnings(config: Config) -> list[str]:
     """What works but should not stay as it is, in words for the log at start and for ``check``."""
     return [*_client_side(config), *_identity_side(config), *_upstream_side(config)]
+
+
+def open_key_file(path: Path) -> str:
+    """Words for a store's key file that others may read now; "" where they may not, or it cannot be looked at.
+
+    Group may read: that is how Kubernetes hands a secret to a process that is not root (fsGroup).
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return ""
+    if not mode & 0o037:
+        return ""
+    words = f"the key file {path} is open to others (mode {mode:04o}): whoever reads it and the store has the tokens"
+    return f"{words}; chmod 600 it (Kubernetes: defaultMode 0400, or 0440 with fsGroup)"
 
 
 def _plain(url: str) -> bool:

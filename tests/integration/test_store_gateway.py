@@ -14,7 +14,7 @@ import pytest
 from proxy.sandbox import Sandbox, SandboxSettings
 from tests.conftest import StartGateway
 from tests.support.cli import command, written
-from tests.support.gateway import Gateway, until
+from tests.support.gateway import Gateway, running_gateway, until
 from tests.support.redis import RedisServer, need_redis
 from tests.support.stores import key_file
 
@@ -231,6 +231,24 @@ async def test_keys_that_are_none_end_a_start_with_2_and_words(sandbox: Sandbox,
     assert "expected 32 random bytes in base64" in ended.err
     assert "c2hvcnQ" not in ended.err
     assert not (tmp_path / "tokens.json").exists()
+
+
+async def test_the_status_says_of_a_key_file_that_others_may_read_as_long_as_they_may(tmp_path: Path) -> None:
+    keys = key_file(tmp_path)
+    keys.chmod(0o644)
+    site: dict[str, Any] = {"routes": [{"path": "/", "upstream": "http://127.0.0.1:1", "identity": None}]}
+    site["store"] = {"file": {"path": f"{tmp_path}/tokens/", "key_file": str(keys)}}
+    async with running_gateway(site, tmp_path) as gateway, aiohttp.ClientSession() as session:
+
+        async def warned() -> list[str]:
+            async with session.get(f"{gateway.admin_url}/status") as answer:
+                return [words for words in (await answer.json())["warnings"] if "is open to others" in words]
+
+        assert [f"{keys} is open to others (mode 0644)" in words for words in await warned()] == [True]
+        keys.chmod(0o600)
+        assert await warned() == []
+        keys.chmod(0o660)
+        assert ["(mode 0660)" in words for words in await warned()] == [True]
 
 
 def test_what_is_stored_is_ciphertext_of_its_own_format(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ authenticated with it: a text moved to another identity's place does not open.
 import binascii
 import os
 import re
-import stat
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import sha256
@@ -19,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.config import SecretValue
+from proxy.config.safety import open_key_file
 from proxy.errors import ProxyError, SecretError
 
 VERSION: Final = "opentv1"
@@ -62,14 +62,8 @@ class Keyring:
         return self._keys
 
     def _judge(self) -> None:
-        """Group may read: that is how Kubernetes hands a secret to a process that is not root (fsGroup)."""
-        try:
-            mode = stat.S_IMODE(self._path.stat().st_mode)
-        except OSError:
-            return
-        if mode & 0o037:
-            words = f"the key file {self._path} is open to others (mode {mode:04o}): whoever reads it and the store has"
-            self._warn(f"{words} the tokens; chmod 600 it (Kubernetes: defaultMode 0400, or 0440 with fsGroup)")
+        if words := open_key_file(self._path):
+            self._warn(words)
 
 
 class Sealer:
