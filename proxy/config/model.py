@@ -80,7 +80,9 @@ class Limits(Model):
     """What clients may take up."""
 
     connections: int = Field(default=10000, ge=1, le=1000000, description="Client connections at one time.")
-    connections_per_address: int = Field(default=1000, ge=1, le=1000000, description="Of them, from one address.")
+    connections_per_address: int = Field(
+        default=1000, ge=1, le=1000000, description="Of them, from one address; an IPv6 /64 counts as one."
+    )
     head_time: Annotated[float, Duration(0.1, 3600)] = Field(
         default=20.0, description="For a request's head to arrive whole."
     )

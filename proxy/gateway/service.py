@@ -23,6 +23,7 @@ from proxy.gateway.problems import Problem, body_too_large, render
 from proxy.gateway.route import Route
 from proxy.gateway.routes import RouteTable
 from proxy.gateway.seams import ClientSide
+from proxy.gateway.slowdown import neighbourhood
 from proxy.metrics import NO_ROUTE, Metrics
 
 SWEEP_SECONDS: Final = 0.25
@@ -96,8 +97,9 @@ class Gateway:
 
     def enter(self, peer: str) -> str | None:
         """One connection more, of this address; words when it is one too many."""
-        here = self._per_address.get(peer, 0)
-        self._per_address[peer] = here + 1
+        key = neighbourhood(peer)
+        here = self._per_address.get(key, 0)
+        self._per_address[key] = here + 1
         self._present += 1
         if here >= self.limits.connections_per_address:
             return f"This address has {here} connections already, as many as one may have."
@@ -108,11 +110,10 @@ class Gateway:
     def leave(self, peer: str) -> None:
         """One connection less."""
         self._present -= 1
-        left = self._per_address.get(peer, 1) - 1
+        key = neighbourhood(peer)
+        left = self._per_address.pop(key, 1) - 1
         if left:
-            self._per_address[peer] = left
-        else:
-            self._per_address.pop(peer, None)
+            self._per_address[key] = left
 
     def connected(self, connection: ClientSide) -> Problem | None:
         """Take a connection in; the answer when it is one too many. By TLS it has entered before its handshake."""

@@ -25,7 +25,7 @@ class Slowdown:
 
     def wrong(self, address: str, now: float) -> float:
         """One more wrong credential from this address; the seconds its answer is to be held back."""
-        key = _network(address)
+        key = neighbourhood(address)
         due = max(self._due.pop(key, 0.0), now - _FREE * _INTERVAL) + _INTERVAL
         if len(self._due) >= _ADDRESSES_MAX:
             self._forget(now)
@@ -54,8 +54,9 @@ class Slowdown:
             del self._due[next(iter(self._due))]
 
 
-def _network(address: str) -> str:
-    """An IPv6 client has a network of 64 bits for itself: its addresses are one."""
+def neighbourhood(address: str) -> str:
+    """Whom one client may be: an IPv6 client has a network of 64 bits for itself, so all its addresses are one."""
     if ":" not in address:
         return address
-    return str(IPv6Address(int(IPv6Address(address.partition("%")[0])) >> 64 << 64))
+    parsed = IPv6Address(address.partition("%")[0])
+    return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))

@@ -128,3 +128,15 @@ async def test_at_the_end_nobody_waits_for_an_answer_that_is_held_back() -> None
         tries = flood(there, 12)
         await there.gateway.drain(0.2)
         assert {client.ended for client in tries} == {"gone"}
+
+
+async def test_the_addresses_of_one_ipv6_network_share_what_an_address_may_have() -> None:
+    with InMemory(clients={"allow_from": ["::/0"]}, limits={"connections_per_address": 3}) as there:
+        neighbours = [there.dial(f"2001:db8::{number}") for number in range(4)]
+        assert statuses(neighbours) == [b"", b"", b"", b"503"]
+        assert statuses([there.dial("2001:db8:0:1::1")]) == [b""]
+        neighbours[0].finish()
+        await settled()
+        assert statuses([there.dial("2001:db8::ffff")]) == [b""]
+    assert there.gateway._per_address == {}
+    assert there.gateway._present == 0
