@@ -74,6 +74,8 @@ class Renewal:
             life.entitle(presentable=presentable)
             if not presentable and life.suspended(self._clock.mono()):
                 raise TokenError("invalid_credentials", "the login is suspended")
+            if life.pair is not pair:  # taken up meanwhile
+                return await self._overtaken(life, asked)
             began = self._clock.mono()
             for left in reversed(range(EXCHANGES)):
                 step = life.step(self._clock.mono(), presentable=presentable)
@@ -89,13 +91,15 @@ class Renewal:
                 except TokenError as error:
                     if lease is not None and not lease.held():
                         await self._catch_up(life)
-                    if life.pair is not basis:  # taken up while this process was out of the race
+                    met = left > 0 and down and self._may_have_met(life, step, error)
+                    if met:
+                        await self._clock.sleep(QUICK_LOGIN * (1 + life.draw()))
+                    if life.pair is not basis:  # taken up meanwhile
                         return await self._overtaken(life, asked)
+                    if met:
+                        continue
                     if step == "refresh":
                         life.refresh_failed(error)
-                    if left and down and self._may_have_met(life, step, error):
-                        await self._clock.sleep(QUICK_LOGIN * (1 + life.draw()))
-                        continue
                     now = self._clock.mono()
                     patient = urgent and now - began < self._timeout - AGAIN_AFTER
                     if not (left and life.carries_on(step, error, now, patient=patient)):

@@ -18,7 +18,7 @@ from proxy.tokens.keeper import Keeper
 from proxy.tokens.source import Credential
 from proxy.tokens.stores.base import StoredPair
 from proxy.tokens.stores.memory import MemoryStore
-from tests.support.tokens import FakeClock, Wing, settle
+from tests.support.tokens import FakeClock, Wing, refused, settle
 
 
 class Held:
@@ -438,6 +438,20 @@ async def test_a_replica_whose_login_was_refused_without_the_store_refreshes_whe
     await fleet.clock.advance(3)
     assert len(tokens(keepers)) == 1
     assert fleet.provider.count("refresh_token") == 1
+
+
+async def test_a_replica_whose_login_met_anothers_takes_up_that_session_when_the_store_is_back(fleet: Fleet) -> None:
+    keepers = await fleet.started()
+    await fleet.clock.advance(1)
+    fleet.provider.delay = 0.2
+    fleet.store.down = True
+    fleet.provider.script = [refused(401, "invalid_grant", "Invalid user credentials")]
+    await fleet.clock.advance(239.5)
+    fleet.store.down = False
+    await fleet.clock.advance(4)
+    assert len(tokens(keepers)) == 1
+    assert fleet.provider.count("password") == 3, "the first one's, the refused one and the other's"
+    assert all(keeper.status()["consecutive_failures"] == 0 for keeper in keepers)
 
 
 async def test_the_log_tells_of_a_token_that_another_replica_brought(fleet: Fleet) -> None:
