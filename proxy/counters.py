@@ -7,6 +7,7 @@ Every series whose labels are known at start exists at 0 from the start. ``reque
 its ``code`` is known only when an answer went out, and inventing a code would invent answers.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final, Literal, get_args
@@ -27,6 +28,8 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 REQUEST_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 REFRESH_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 WAIT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+QUIET: Final = 60.0
+"""Seconds for which the same failure of a store is counted without another line in the log."""
 LAG_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -132,12 +135,28 @@ class IdentityMetrics:
 
 
 class StoreMetrics:
-    """errors: failed operations of one token store, by operation."""
+    """errors: failed operations of one token store, by operation. last_error: when the last was, None for never.
 
-    __slots__ = ("errors",)
+    now: Unix seconds.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_now", "_told", "errors", "last_error")
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._told: dict[tuple[StoreOperation, str, str], float] = {}
         self.errors: dict[str, int] = dict.fromkeys(get_args(StoreOperation), 0)
+        self.last_error: float | None = None
 
     def count_error(self, operation: StoreOperation) -> None:
         self.errors[operation] += 1
+        self.last_error = self._now()
+
+    def is_news(self, operation: StoreOperation, identity: str, words: str) -> bool:
+        """Whether nobody told this within the last minute; whoever asks tells it now."""
+        now, what = self._now(), (operation, identity, words)
+        self._told = {key: at for key, at in self._told.items() if abs(now - at) < QUIET}
+        if what in self._told:
+            return False
+        self._told[what] = now
+        return True

@@ -92,8 +92,10 @@ class Ledger:
         self.history.append(Attempt(now.wall, trigger, "refresh", error.result, 0.0, error.words))
 
     def store_failed(self, operation: StoreOperation, error: StoreError) -> None:
+        """Counted each time; told again only after a minute, for renewals try often."""
         self._store_metrics.count_error(operation)
-        self.log.warning("store failed", identity=self.identity, operation=operation, words=str(error))
+        if self._store_metrics.is_news(operation, self.identity, str(error)):
+            self.log.warning("store failed", identity=self.identity, operation=operation, words=str(error))
 
     def skew(self, theirs: float, sent: Moment, received: Moment) -> None:
         """theirs: what the provider's clock said in between, whole seconds, cut off: on average half a second less."""

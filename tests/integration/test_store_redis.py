@@ -62,7 +62,7 @@ class Replica:
             Link(SecretValue(text=url), self._mono),
             Sealer(Keyring(key_file(folder), self._say)),
             prefix,
-            lambda _, words: self._say(words),
+            lambda _operation, _identity, words: self._say(words),
             mono=self._mono,
             sleep=self._sleep,
             lease=lease,

@@ -38,6 +38,7 @@ class Told:
 
     def warning(self, event: str, **fields: object) -> None:
         assert event in ("store failed", "configuration")
+        assert event != "store failed" or fields["identity"]
         self.words.append(str(fields["words"]))
 
     def counted(self) -> dict[str, int]:

@@ -62,6 +62,16 @@ async def test_a_store_that_is_down_is_counted_and_stops_nothing(broken: tuple[S
     assert wing.log.events("store failed")
 
 
+async def test_the_same_failure_is_counted_each_time_and_told_once_a_minute() -> None:
+    wing = Wing(store=WatchedStore("load", "save"))
+    await wing.started()
+    await wing.clock.advance(1000)  # the metrics' own clock stands nearly still
+    told = [(line["identity"], line["operation"]) for line in wing.log.events("store failed")]
+    assert sorted(told, key=str) == [("opentv", "load"), ("opentv", "save")]
+    assert wing.metrics.store("memory").errors["save"] > 1
+    await wing.close()
+
+
 async def test_a_rotated_pair_is_stored_before_it_is_used() -> None:
     store = WatchedStore()
     wing = Wing(store=store)

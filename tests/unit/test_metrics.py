@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from proxy.counters import REQUEST_BUCKETS
+from proxy.counters import REQUEST_BUCKETS, StoreMetrics
 from proxy.metrics import NO_ROUTE, Histogram, Metrics
 
 # Name without prefix and without a counter's _total: type, labels. The contract's table, word for word.
@@ -170,6 +170,23 @@ def test_a_histograms_buckets_are_preallocated() -> None:
     """One for each bound and one above."""
     histogram = Histogram(REQUEST_BUCKETS)
     assert len(histogram.counts) == len(histogram.bounds) + 1
+
+
+def test_a_stores_failure_is_news_once_a_minute_by_identity_operation_and_words() -> None:
+    time = [1000.0]
+    store = StoreMetrics(lambda: time[0])
+    assert store.last_error is None
+    store.count_error("load")
+    assert store.last_error == 1000.0
+    assert [store.is_news("load", name, "down") for name in ("a", "a", "b")] == [True, False, True]
+    assert store.is_news("save", "a", "down")
+    assert store.is_news("load", "a", "key")
+    time[0] += 59
+    assert not store.is_news("load", "a", "down")
+    time[0] += 1
+    assert [store.is_news("load", "a", "down") for _ in range(2)] == [True, False]
+    time[0] -= 3600
+    assert store.is_news("load", "a", "down")  # a clock that was set back silences nothing
 
 
 def test_plain_numbers_arrive_under_their_names() -> None:

@@ -29,9 +29,10 @@ def build_store(config: Section, metrics: StoreMetrics, log: Log, *, look_only: 
     Asks nothing of a Redis, which may be down. Raises ConfigError for keys, a place or a URL that cannot be used.
     """
 
-    def note(operation: StoreOperation, words: str) -> None:
+    def note(operation: StoreOperation, identity: str, words: str) -> None:
         metrics.count_error(operation)
-        log.warning("store failed", operation=operation, words=words)
+        if metrics.is_news(operation, identity, words):
+            log.warning("store failed", identity=identity, operation=operation, words=words)
 
     def warn(words: str) -> None:
         log.warning("configuration", words=words)

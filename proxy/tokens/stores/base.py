@@ -157,5 +157,6 @@ DEAD_HOLDER = 8.0
 """Seconds after which the lock of a process that died is free at the latest. Less than an identity's default timeout,
 so that whoever waits for a token still gets one."""
 
-Note = Callable[[StoreOperation, str], None]
-"""Tells an operator of what a store met and no caller learns of: which operation, and words. Counts as its error."""
+Note = Callable[[StoreOperation, str, str], None]
+"""Tells an operator of what a store met and no caller learns of: which operation, for which identity, and words. Counts
+as its error."""

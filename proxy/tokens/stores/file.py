@@ -124,7 +124,7 @@ class FileStore:
                     seen, failing = signature, False
             except StoreError as error:
                 if not failing:
-                    self._note("load", str(error))
+                    self._note("load", identity, str(error))
                 failing, seen, shown = True, False, False
             if not isinstance(fresh, bool) and fresh != shown:
                 shown = fresh

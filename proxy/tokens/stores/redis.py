@@ -129,7 +129,7 @@ class RedisStore:
                 saved = 0 if lease.spoilt else 1
                 await self._link.run(scripts.RELEASE, keys, (token, saved, FENCE * 1000))
             except StoreError as error:
-                self._note("lock", f"the lock of {identity} frees itself within {self._lease:g} s: {error}")
+                self._note("lock", identity, f"the lock of {identity} frees itself within {self._lease:g} s: {error}")
 
         lease = await turn(attempt, release, self._sleep)
         self._leases[identity] = lease
@@ -171,7 +171,7 @@ class RedisStore:
                             await message(LOOK_ANYWAY)
             except StoreError as error:
                 if not failing:
-                    self._note("load", str(error))
+                    self._note("load", identity, str(error))
                 failing = True
             await self._sleep(LOOK_EVERY)
 
@@ -207,5 +207,7 @@ class RedisStore:
             aside = self._key(identity, f"corrupt-{datetime.fromtimestamp(self._now(), UTC):%Y%m%dT%H%M%SZ}")
             keys = [self._key(identity, "pair"), aside]
             if await self._link.run(scripts.ASIDE, keys, (raw, KEPT_ASIDE * 1000)):
-                self._note("load", f"what Redis held for {identity} is set aside as {aside} for a week: {error}")
+                self._note(
+                    "load", identity, f"what Redis held for {identity} is set aside as {aside} for a week: {error}"
+                )
             return None

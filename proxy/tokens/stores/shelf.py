@@ -152,7 +152,7 @@ class Shelf:
             file.rename(aside)
             entries.pop(identity, None)
             _replace(file, entries)
-            self._note("load", f"{file} cannot be read for {identity} and was set aside as {aside}: {why}")
+            self._note("load", identity, f"{file} cannot be read for {identity} and was set aside as {aside}: {why}")
         return entries
 
     @contextmanager
