@@ -71,6 +71,7 @@ class Overview:
         seconds, gained = self._recent.gained(time.monotonic(), counts)
         lately = {"seconds": round(seconds, 1)}
         store = server.config.store.kind
+        failed = server.metrics.store(store).last_error
         return {
             "version": __version__,
             "started_at": self._started_at,
@@ -92,6 +93,7 @@ class Overview:
             "store": {
                 "kind": store,
                 "errors": dict(server.metrics.store(store).errors),
+                "last_error_at": rfc3339(failed) if failed is not None else None,
                 "last_minute": lately | {"errors": _group(gained, "store", "")},
             },
             "config": {

@@ -258,21 +258,49 @@ def test_what_is_wrong_with_the_gateway_comes_after_what_is_worse() -> None:
     lines = found(
         identity("expired", usable=False, **UNPLUGGED),
         config={"reload_ok": False, "faults": faults},
-        store={"kind": "redis", "last_minute": {"errors": {"load": 0, "save": 3}}},
+        store={"kind": "redis", "last_minute": {"errors": {"load": 0, "save": 3}}, "last_error_at": at(-35)},
         warnings=["clients.open is true: whoever reaches it uses it", "a word"],
     )
     assert [finding.what for finding in lines] == [
         "no usable token",
         "the last reload was refused, the former configuration is in force",
-        "operations fail",
-        "clients.open is true",
+        "operations failed",
+        "clients.open is true: whoever reaches it uses it",
         "a word",
     ]
     assert lines[1].cause == "listen: expected host:port; an error inside"
-    assert lines[2].details == "In the last minute: save 3. Tokens serve on; a restart may have to log in."
-    assert (lines[3].details, lines[4].details) == ("Whoever reaches it uses it.", "")
+    details = "In the last minute: save 3, the last 35 s ago, at 22:12:45 UTC."
+    assert lines[2].details.replace("\xa0", " ") == details  # not that tokens serve on: there is none
     assert lines[0].level == "bad"
     assert summary(lines) == "1 problem, 4 warnings"
+
+
+def test_a_store_that_failed_lately_leaves_tokens_that_serve_on() -> None:
+    (line,) = found(identity(), store={"kind": "file", "last_minute": {"errors": {"save": 1}}})
+    assert line.details == "In the last minute: save 1. Tokens serve on; a restart may have to log in."
+
+
+@pytest.mark.parametrize(
+    ("words", "about", "what", "todo"),
+    [
+        ("identities.crm: in the clear over http://; use https://", "identities.crm", "in the clear over http://", "U"),
+        ("routes.0.tls.verify is false: whoever answers", "configuration", "routes.0.tls.verify is false: who", ""),
+        (
+            "the key file /a: b; c/k is open: x; chmod 600 it",
+            "configuration",
+            "the key file /a: b; c/k is open: x",
+            "C",
+        ),
+    ],
+)
+def test_a_warning_is_taken_apart_at_its_place_and_its_advice_alone(
+    words: str, about: str, what: str, todo: str
+) -> None:
+    """Values in it may hold a colon or a semicolon."""
+    (line,) = found(warnings=[words])
+    assert line.about == about
+    assert line.what.startswith(what)
+    assert (line.details, line.todo[:1]) == ("", todo)
 
 
 def test_what_a_screen_reader_is_told_changes_only_with_what_is_wrong() -> None:

@@ -80,8 +80,8 @@ class Route:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is shown. now: when it held. unrouted, store_errors: lately,
-    in ``seconds``. faults: why the last reload was refused."""
+    """All that is shown. now: when it held. unrouted, store_errors: lately, in ``seconds``. store_failed: when an
+    operation of the store last did. faults: why the last reload was refused."""
 
     version: str
     now: float
@@ -93,6 +93,7 @@ class Facts:
     denied: Mapping[str, float]
     store: str
     store_errors: Mapping[str, float]
+    store_failed: float | None
     read_at: float | None
     reload_ok: bool
     faults: tuple[str, ...]
@@ -117,6 +118,7 @@ def read(document: Document) -> Facts:
         denied=_numbers(document, "denied"),
         store=_text(store, "kind"),
         store_errors=_numbers(_mapping(store, "last_minute"), "errors"),
+        store_failed=_moment(store, "last_error_at"),
         read_at=_moment(config, "read_at"),
         reload_ok=config.get("reload_ok") is not False,
         faults=tuple(_fault(fault) for fault in _list(config, "faults")),

@@ -1,5 +1,6 @@
 """Pure: what is wrong, in words, worst first; what an operator who was woken reads before anything else."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -9,6 +10,7 @@ from proxy.admin.page.words import away, clock, many, share, span
 
 Level = Literal["bad", "warn", "busy", "ok"]
 
+_PLACE: Final = re.compile(r"([\w-]+(?:\.[\w-]+)*): ")  # a dotted path; words and files may hold colons too
 _ALARMING: Final = 0.05  # of a route's answers failing: more than a mishap
 
 
@@ -121,11 +123,20 @@ def _of_gateway(facts: Facts) -> Iterator[Finding]:
         what = "the last reload was refused, the former configuration is in force"
         yield Finding("warn", "configuration", what, "gateway", "", "; ".join(facts.faults), "Mend it, send SIGHUP.")
     if facts.store_errors:
-        failed = ", ".join(f"{operation} {count:,.0f}" for operation, count in facts.store_errors.items())
-        details = f"In the last minute: {failed}. Tokens serve on; a restart may have to log in."
-        yield Finding("warn", f"store {facts.store}", "operations fail", "gateway", details)
+        yield _of_store(facts)
     for words in facts.warnings:
-        what, _, details = words.partition(": ")
-        yield Finding(
-            "warn", "configuration", what, "gateway", f"{details[:1].upper()}{details[1:]}." if details else ""
-        )
+        place = _PLACE.match(words)
+        about, rest = (place[1], words[place.end() :]) if place else ("configuration", words)
+        what, _, todo = rest.rpartition("; ") if "; " in rest else (rest, "", "")
+        yield Finding("warn", about, what, "gateway", todo=f"{todo[:1].upper()}{todo[1:]}." if todo else "")
+
+
+def _of_store(facts: Facts) -> Finding:
+    """Lately: it may be well again by now, and nobody asks it only to know."""
+    failed = ", ".join(f"{operation} {count:,.0f}" for operation, count in facts.store_errors.items())
+    at = facts.store_failed
+    last = f", the last {away(at, facts.now)}, at {clock(at, facts.now)} UTC" if at is not None else ""
+    serving = all(identity.usable for identity in facts.identities)
+    effect = " Tokens serve on; a restart may have to log in." if serving else ""
+    details = f"In the last minute: {failed}{last}.{effect}"
+    return Finding("warn", f"store {facts.store}", "operations failed", "gateway", details)
