@@ -23,6 +23,23 @@ _ENDS = "\0 \t\r\n\x85\u2028\u2029,[]{}"
 """What ends a key and its colon within brackets."""
 
 
+_QUOTES = "text that begins with one of * & ! % @ ` { [ or holds ': ' or ' #' needs quotes"
+_HINTS = (
+    ("mapping values are not allowed", f"is the line indented as those beside it? {_QUOTES}"),
+    ("expected <block end>", "the line is not indented as those beside it, or text goes on behind a closing quote"),
+    ("but found another document", "the file is one document: take the line --- out"),
+    ("could not find expected", "a line is no key, colon, space and value, or is not indented as those beside it"),
+    ("found unexpected end of stream", "a quote is not closed"),
+    ("found unknown escape character", "within double quotes a backslash begins an escape; use single quotes"),
+    ("found character", _QUOTES),
+    ("found undefined alias", _QUOTES),
+    ("expected", _QUOTES),
+    ("could not determine a constructor", _QUOTES),
+    ("a key is not text", _QUOTES),
+)
+"""What helps, by the beginning of PyYAML's words or ours; the first that fits."""
+
+
 class _TooManyError(yaml.YAMLError):
     pass
 
@@ -125,8 +142,10 @@ def _words(exc: yaml.YAMLError) -> str:
     where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     # What stands between quotes in PyYAML's words may be part of a value, hence of a secret.
     what = re.sub(r"(['\"]).*\1", "…", str(getattr(exc, "problem", None) or exc), flags=re.DOTALL)
-    hint = "text that begins with one of * & ! % @ ` { [ or holds ': ' or ' #' needs quotes"
-    return f"not valid YAML{where}: {what} ({hint})"
+    if mark is not None and mark.buffer is not None and mark.buffer[mark.pointer : mark.pointer + 1] == "\t":
+        return f"not valid YAML{where}: a tab stands here; indent and separate with spaces"
+    hint = next((hint for begin, hint in _HINTS if what.startswith(begin)), "")
+    return f"not valid YAML{where}: {what}{hint and f' ({hint})'}"
 
 
 def _repeated(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> list[Fault]:

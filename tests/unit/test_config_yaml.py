@@ -46,6 +46,33 @@ def test_a_file_that_is_no_configuration_is_refused_in_words(tmp_path: Path, tex
     assert fault in listing(tmp_path, text)
 
 
+QUOTES = "needs quotes"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "quotes"),
+    [
+        ("a:\n\tb: 2\n", "at line 2, column 1: a tab stands here; indent and separate with spaces", False),
+        ("a:\n  - b\n \t- c\n", "at line 3, column 2: a tab stands here", False),
+        ("a:\n  b: 1\n c: 2\n", "the line is not indented as those beside it", False),
+        ("a: b\n  c: d", "is the line indented as those beside it?", True),
+        ("a: 1\n---\nb: 2", "take the line --- out", False),
+        ("x: &a [*a]", "an alias stands inside what it stands for", False),
+        ("a: 'x", "a quote is not closed", False),
+        ('a: "\\q"', "use single quotes", False),
+        ("a: @secret", "that cannot start any token", True),
+        ("a: *secret", "found undefined alias", True),
+        ("a: !secret x", "constructor for the tag", True),
+        ("a: {b", "expected", True),
+    ],
+)
+def test_the_advice_is_of_what_is_wrong(tmp_path: Path, text: str, words: str, quotes: bool) -> None:
+    said = listing(tmp_path, text)
+    assert words in said
+    assert (QUOTES in said) is quotes
+    assert "secret" not in said
+
+
 def test_an_empty_section_is_as_if_not_written(tmp_path: Path) -> None:
     """`clients:` with every line under it commented out is null in YAML."""
     assert listing(tmp_path, PLAIN + "clients:\nlisten:\nlimits: {head_time: }\nidentities:\nstore:\nlog: null\n") == ""
