@@ -7,6 +7,7 @@ import pytest
 
 from proxy.config import load_config
 from proxy.errors import ConfigError
+from proxy.tokens.stores.link import parse_place
 from proxy.trial import unusable
 from tests.support.cli import written
 from tests.support.stores import key_file
@@ -53,6 +54,25 @@ def test_a_file_that_is_not_there_is_left_to_who_reads_secrets(tmp_path: Path) -
 def test_a_url_that_redis_py_refuses_is_a_fault_there(tmp_path: Path, url: str) -> None:
     key_file(tmp_path)
     assert listing(tmp_path, store={"redis": {"url": url, "key_file": "keys"}}) == ["store.redis.url"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"redis://:pw@h:{port}/0" for port in ("port", "0", "65536", "-1")),
+        *(f"redis+sentinel://h,i:{port}/main" for port in ("port", "0", "65536")),
+        *(f"rediss+cluster://h:6379,i:{port}" for port in ("port", "0", "65536")),
+    ],
+)
+def test_a_port_that_is_none_is_said_in_words_of_ours(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected host:port, a port from 1 to 65535$"):
+        parse_place(url)
+
+
+@pytest.mark.parametrize("url", ["redis://h?db=secret", "redis://h?socket_timeout=secret", "redis+cluster://h?db=x"])
+def test_an_options_value_that_redis_py_refuses_is_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^an option in its query"):
+        parse_place(url)
 
 
 def test_sections_of_tls_are_each_put_to_use(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from redis import exceptions as failures
 from redis.asyncio import Redis, RedisCluster, Sentinel
@@ -72,23 +72,42 @@ def parse_place(url: str) -> Place:
         if kind == "cluster" and parts:
             raise ValueError("expected no path: a cluster has one database")
         port = 26379 if kind == "sentinel" else 6379
-        options = dict(parse_url(f"redis://{f'{user}@' if user else ''}host/{''.join(parts[1:])}{query or ''}"))
+        options = dict(_parsed(f"redis://{f'{user}@' if user else ''}host/{''.join(parts[1:])}{query or ''}"))
         options |= {"ssl": True} if scheme == "rediss" else {}
         del options["host"]
         found = tuple(_host(host, port) for host in hosts.split(","))
         return Place(kind, f"{kind} {hosts}", hosts=found, service="".join(parts[:1]), options=options)
-    parts_of = urlsplit(url)
+    parts_of = _split(url)
     if parts_of.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("expected redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
-    parse_url(url)
+    _parsed(url)
     return Place("single", parts_of.path if parts_of.scheme == "unix" else parts_of.netloc.rpartition("@")[2], url)
 
 
 def _host(text: str, port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
+    parts = _split(f"//{text}")
     if not parts.hostname:
         raise ValueError("expected host:port, several of them joined by commas")
     return parts.hostname, parts.port or port
+
+
+def _split(url: str) -> SplitResult:
+    """Raises ValueError in words of ours: Python's own quote what it could not read."""
+    try:
+        parts = urlsplit(url)
+        if parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    raise ValueError("expected host:port, a port from 1 to 65535")
+
+
+def _parsed(url: str) -> Mapping[str, Any]:
+    """redis-py's reading of a URL. Raises ValueError for an option's value that cannot be one."""
+    try:
+        return parse_url(url)
+    except ValueError as exc:
+        raise ValueError("an option in its query, or the database, has a value that redis-py does not take") from exc
 
 
 def make_client(place: Place) -> tuple[Any, ...]:
