@@ -96,7 +96,7 @@ def _message(
     if kind in ("model_type", "model_attributes_type"):
         return f"expected a mapping with keys such as {', '.join(schema.names(schema.at(tree, path))[:4])}"
     if kind in _WORDS:
-        return _WORDS[kind].format(**context)
+        return _WORDS[kind].format(**{name: _number(bound) for name, bound in context.items()})
     return "is not valid here"
 
 
@@ -113,3 +113,8 @@ def _path(loc: tuple[schema.Key, ...], tree: dict[str, Any]) -> schema.Path:
             written = schema.below(written, part)
         return path if isinstance(written, dict) else path[:-1]
     return path
+
+
+def _number(bound: object) -> object:
+    """As the documents write it: 1, not 1.0."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

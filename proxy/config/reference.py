@@ -173,8 +173,9 @@ def _leaf(node: Node) -> str:
 
 
 def _range(node: Node) -> str:
-    least = node.get("minimum", node.get("exclusiveMinimum"))
-    most = node.get("maximum", node.get("exclusiveMaximum"))
+    if "exclusiveMinimum" in node and "exclusiveMaximum" in node:
+        return f", more than {node['exclusiveMinimum']} and less than {node['exclusiveMaximum']}"
+    least, most = node.get("minimum"), node.get("maximum")
     return f", {least} to {most}" if least is not None and most is not None else ""
 
 

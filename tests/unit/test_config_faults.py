@@ -132,6 +132,13 @@ CREDENTIALS = {
 }
 
 
+def test_a_bound_is_written_as_the_documents_write_it(tmp_path: Path) -> None:
+    bounds = {"ahead: 1": "less than 1", "ahead: 0": "more than 0", "jitter: 2": "at most 1"}
+    for written, words in bounds.items():
+        (fault,) = faults_of(tmp_path, idp(f"{USER}, refresh: {{{written}}}"))
+        assert fault.endswith(f": expected {words}")
+
+
 @pytest.mark.parametrize(("keys", "faults"), CREDENTIALS.items(), ids=list(CREDENTIALS))
 def test_grant_and_client_auth_decide_which_keys_there_are(tmp_path: Path, keys: str, faults: list[str]) -> None:
     """What is missing is asked for, and what nothing would use is a mistake."""
