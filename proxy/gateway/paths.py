@@ -43,6 +43,10 @@ _OVERLONG_BYTES = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|
 # Spellings that make one server see a boundary, or a dot, or the end of a name, where another sees none.
 _MANY_READINGS = re.compile(rb"//|[\\;\t ]|[^/.]\.+(?:/|\Z)|\.{3}|%2e|%2f|%5c|%3b|%20|%09", re.IGNORECASE)
 
+# A parameter with a boundary inside ends there for a server that decodes first, and at the next slash for one that
+# drops parameters first, as Tomcat does: "/;%2fx/adm" is /x/adm to the one and /adm to the other.
+_OPEN_ENDED = re.compile(rb"(?:;|%3b)(?:[^/;%\\]|%(?!2f|5c|3b))*+(?:\\|%2f|%5c)", re.IGNORECASE)
+
 _HAZARDS = (
     (_DOT_SEGMENT, "dot segments"),
     (_CUT_OFF, "a segment that ends in a dot or a blank"),
@@ -112,12 +116,12 @@ def excessive(path: bytes) -> bool:
 
 
 def ambiguous(path: bytes) -> bool:
-    """Whether ``path`` has dot segments *and* boundaries that only some servers see.
+    """Whether ``path`` has dot segments *and* boundaries that only some servers see, or other things that leave it
+    without a single canonical reading, so that none can be judged.
 
-    ``/a/b//../../secret`` is ``/secret`` to a server that merges slashes first and ``/a/secret`` to one that does not:
-    no single canonical reading exists, so none can be judged.
+    ``/a/b//../../secret`` is ``/secret`` to a server that merges slashes first and ``/a/secret`` to one that does not.
     """
-    if _OVERLONG.search(path) is not None:
+    if b"%00" in path or _OVERLONG.search(path) is not None or _OPEN_ENDED.search(path) is not None:
         return True
     return _DOT_SEGMENT.search(path) is not None and _MANY_READINGS.search(path) is not None
 

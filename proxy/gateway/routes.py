@@ -129,7 +129,7 @@ class RouteTable(Generic[R]):
             return Selection(route, "ambiguous", "The path has dot segments that leave its route.")
         if entry.watch:
             if not one_reading and ambiguous(path):
-                return Selection(route, "forbidden", "The path has dot segments that servers resolve differently.")
+                return Selection(route, "forbidden", "The path has boundaries that servers see differently.")
             reading = path if one_reading else canonical(path)
             if self._meets_guard(entry, reading.lower()):
                 return Selection(route, "forbidden", "Another spelling of the path belongs to a restricted route.")

@@ -310,6 +310,13 @@ def test_on_a_route_with_allow_what_was_judged_is_what_the_upstream_sees(path: b
         b"/x/..%20/adm/write",
         b"/.../adm/write",
         b"/adm/x%20/../../adm/write",
+        b"/adm%00",
+        b"/adm%00/write",
+        b"/;%2fx/adm/write",
+        b"/;%5cx/adm/write",
+        b"/;\\x/adm/write",
+        b"/;x%c0%afy/adm/write",
+        b"/%3b%2fx/adm/write",
         b"/%c1%a1dm/write",
         b"/\xe0\x81\xa1dm/write",
         b"/adm%e0%80%afwrite",
@@ -379,7 +386,27 @@ def test_a_prefix_cannot_be_left_by_dot_segments(path: bytes, refusal: str | Non
     assert RouteTable([route(b"/"), route(b"/ott")]).select(b"GET", path).refusal == refusal
 
 
-@pytest.mark.parametrize("run", [b"/", b"a/", b"%", b"%41", b"/%2e", b"/;", b"/.", b"%2f", b"\\", b". ", b"%20", b"a."])
+@pytest.mark.parametrize(
+    "run",
+    [
+        b";",
+        b";a",
+        b"\xc0\xae",
+        b"\xe0",
+        b"/",
+        b"a/",
+        b"%",
+        b"%41",
+        b"/%2e",
+        b"/;",
+        b"/.",
+        b"%2f",
+        b"\\",
+        b". ",
+        b"%20",
+        b"a.",
+    ],
+)
 def test_a_path_made_to_cost_time_is_refused_or_cheap(run: bytes) -> None:
     path = b"/ott/%41" + run * (16_000 // len(run))
     table = RouteTable([route(b"/", "GET /read/**"), route(b"/ott"), route(b"/adm", "GET /adm/**")])
@@ -460,6 +487,8 @@ PATHS = st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: b"/" +
 @example(b"/a/..;/../adm/x", b"/")
 @example(b"/a/b\\c/../adm/x", b"/")
 @example(b"/a/%2e%2e/../adm/x", b"/")
+@example(b"/;%2fx/a/adm/x", b"/")
+@example(b"/;x%5cy/a/adm/x", b"/")
 @given(PATHS, st.sampled_from([b"/", b"/x", b"/x/a", b"/a/b/"]))
 def test_whatever_is_let_through_means_the_same_to_every_server(path: bytes, start: bytes) -> None:
     """Deep guard: /a/adm may only be reached on paths its own allow list has judged."""
