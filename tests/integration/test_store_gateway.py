@@ -138,7 +138,12 @@ async def test_a_gateway_whose_redis_comes_and_goes_serves_on(
     try:
         gateway = await start(config(sandbox, store))
         await served(gateway)
-        assert any(record["event"] == "store failed" for record in gateway.records)
+        failures = [record for record in gateway.records if record["event"] == "store failed"]
+        told = [(record["identity"], record["operation"], record["words"]) for record in failures]
+        assert told
+        assert len(set(told)) == len(told)
+        async with aiohttp.ClientSession() as session, session.get(f"{gateway.admin_url}/status") as answer:
+            assert (await answer.json())["store"]["last_error_at"] is not None
         server.start()
         await until(lambda: any(":pair" in key for key in server.ask("KEYS", "*")), 10, "the pair in Redis")
         server.stop()
