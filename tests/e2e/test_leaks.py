@@ -255,6 +255,22 @@ def everything_secret(known: Secrets, kind: str) -> dict[str, Any]:
     }
 
 
+def leading(
+    known: Secrets, folder: Path, sandbox: Sandbox, ways: Mapping[str, str], identities: Iterable[str]
+) -> list[dict[str, Any]]:
+    """A route for each identity, and some that quote, tunnel, or lead to who cannot be trusted."""
+    api: dict[str, dict[str, Any]] = {
+        name: {"path": f"/{name}", "upstream": sandbox.url, "identity": name} for name in identities if name != "quoted"
+    }
+    api["good"]["headers"] = {"set": {"X-Upstream-Key": known.new("upstream key")}}
+    quoting = {"path": "/quoting", "upstream": ways["upstream"], "identity": "quoted"}
+    (folder / "way.secret").write_text(known.new("password of a tunnel"))
+    there = {"url": ways["proxy"], "username": "crm", "password_file": str(folder / "way.secret")}
+    tunnelled = {"path": "/tunnelled", "upstream": "https://up.invalid", "identity": "good", "proxy": there}
+    untrusted = {"path": "/untrusted", "upstream": ways["upstream"].replace("http:", "https:"), "identity": "good"}
+    return [*api.values(), quoting, untrusted, tunnelled]
+
+
 def configuration(
     known: Secrets, folder: Path, sandbox: Sandbox, ways: Mapping[str, str], kinds: Iterable[str]
 ) -> dict[str, Any]:
@@ -300,24 +316,15 @@ def configuration(
     identities["proxied"] |= {"token_url": "https://idp.invalid/token", "proxy": way}
     for kind in kinds:
         identities[kind] = keycloak("x", **everything_secret(known, kind)) | {"token_url": f"{ways['provider']}/{kind}"}
-    api: dict[str, dict[str, Any]] = {
-        name: {"path": f"/{name}", "upstream": sandbox.url, "identity": name} for name in identities
-    }
-    api["good"]["headers"] = {"set": {"X-Upstream-Key": known.new("upstream key")}}
     # Its rejections are never cured, which would hold back the refreshes of another route's identity.
     identities["quoted"] = keycloak(sandbox.client_id, **login)
-    quoting = {"path": "/quoting", "upstream": ways["upstream"], "identity": "quoted"}
-    (folder / "way.secret").write_text(known.new("password of a tunnel"))
-    there = {"url": ways["proxy"], "username": "crm", "password_file": str(folder / "way.secret")}
-    tunnelled = {"path": "/tunnelled", "upstream": "https://up.invalid", "identity": "good", "proxy": there}
-    untrusted = {"path": "/untrusted", "upstream": ways["upstream"].replace("http:", "https:"), "identity": "good"}
     return {
         "clients": {
             "basic": {"crm": {"password_file": known.file("client's password", folder)}},
             "api_keys": {"keys": [known.new("client's key")]},
         },
         "identities": identities,
-        "routes": [*api.values(), quoting, untrusted, tunnelled],
+        "routes": leading(known, folder, sandbox, ways, identities),
         "limits": {"head_size": "8KiB", "target_size": "4KiB", "head_time": "1s"},
         "log": {"level": "debug"},
     }
