@@ -194,8 +194,7 @@ class Exchange:
             # A client that was not told to send its body would send its next request where the body is awaited, so an
             # answer to an unfinished request says that it is the last (RFC 9110 10.1.1).
             self.head.keep_alive = False
-        credential = self.outgoing.credential
-        if credential is not None and (self.replayed or credential.unproven):
+        if self.replayed:
             self._accepted(answer.status)
         gateway = self._inbound.scheme + b"://" + (self.head.host or self._inbound.address())
         return answer.head(self.correlation_id, self.route.origins, gateway, keep_alive=self.head.keep_alive)
@@ -256,8 +255,8 @@ class Exchange:
 
     def _accepted(self, status: int) -> None:
         """Tell the token wing that a refresh has cured a rejection; of that a failing platform (5xx) says nothing."""
-        if not self._refused and status // 100 != 5:
-            self.outgoing.accepted(replayed=self.replayed)
+        if self.replayed and not self._refused and status // 100 != 5:
+            self.outgoing.accepted()
 
     # -- the end ------------------------------------------------------------------------------------------------
 

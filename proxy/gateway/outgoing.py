@@ -75,12 +75,11 @@ class Outgoing:
         self.credential = credential
         self._take_and_send()
 
-    def accepted(self, *, replayed: bool) -> None:
-        """The platform takes the credential. Told of a replay, and once of each that came of a rejection."""
-        source, credential = self.route.source, self.credential
-        if source is not None and credential is not None and (replayed or credential.unproven):
-            credential.unproven = False
-            source.served(credential)
+    def accepted(self) -> None:
+        """The platform takes the replay's credential: the refresh has cured the rejection. Of other requests nothing is
+        told: that some are accepted does not say whether another's refusal (a missing role) is cured (B4)."""
+        if self.route.source is not None and self.credential is not None:
+            self.route.source.served(self.credential)
 
     def retry(self) -> None:
         """On a new connection, after a pooled one turned out to be closed."""

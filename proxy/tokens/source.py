@@ -9,18 +9,16 @@ class Credential:
 
     name: header name as configured, bytes (``b"Authorization"``). line: the whole field line, CRLF included
     (``b"Authorization: Bearer ...\\r\\n"``), built once per token so that signing costs nothing per request.
-    serial: grows with every new token of the identity. unproven: it replaces a token that was refused, and the platform
-    has not accepted it yet; the gateway tells of its first acceptance (``served``). Redacted in ``repr``.
+    serial: grows with every new token of the identity. Redacted in ``repr``.
     """
 
-    __slots__ = ("fingerprint", "line", "name", "serial", "unproven")
+    __slots__ = ("fingerprint", "line", "name", "serial")
 
-    def __init__(self, name: bytes, line: bytes, serial: int, fingerprint: str, *, unproven: bool = False) -> None:
+    def __init__(self, name: bytes, line: bytes, serial: int, fingerprint: str) -> None:
         self.name = name
         self.line = line
         self.serial = serial
         self.fingerprint = fingerprint
-        self.unproven = unproven
 
     def __repr__(self) -> str:
         return f"<Credential {self.name.decode('ascii')} {self.fingerprint}>"
@@ -55,5 +53,4 @@ class TokenSource(Protocol):
         """
 
     def served(self, credential: Credential) -> None:
-        """The platform accepted ``credential``, in a replay or for the first time while it was ``unproven``: the
-        refresh cured the rejection (ends the spacing)."""
+        """The platform accepted ``credential`` in a replay: the refresh cured the rejection (ends the spacing)."""
