@@ -52,8 +52,10 @@ lock: .venv/dev.installed ## Write the locks anew from pyproject.toml; ARGS=--up
 	$(COMPILE) $(ARGS) pyproject.toml --extra dev --extra redis -c requirements.lock -o requirements-dev.lock
 	$(PYTHON) -m tests.support.lockfile
 
-soak: .venv/dev.installed ## The long runs of faults, kills and replicas, with their figures: twenty minutes
+soak: .venv/dev.installed ## The long runs of faults, attacks, kills and replicas, with their figures: half an hour
 	SOAK=1 $(PYTHON) -m pytest tests/integration/test_fault_matrix.py tests/integration/test_fault_crowds.py \
+		tests/integration/test_attack_slow.py tests/integration/test_proxy_responses_flow.py \
+		tests/unit/test_attack_requests.py tests/unit/test_attack_responses.py \
 		tests/e2e/test_kills.py tests/e2e/test_replicas.py tests/e2e/test_replicas_faults.py $(ARGS)
 
 bench: .venv/dev.installed ## CPU per request, side by side with nginx, Caddy and Envoy
