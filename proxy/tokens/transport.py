@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from aiohttp import (
+    ClientConnectionResetError,
     ClientConnectorError,
     ClientConnectorSSLError,
     ClientError,
@@ -165,6 +166,10 @@ class HttpTransport:
             case ClientOSError(__cause__=ssl.SSLError()):
                 # TLS 1.3: what a server has against our certificate it says when the request is on its way, unread.
                 return TokenError("network", f"no TLS connection to the token endpoint: {self._explain(exc)}")
+            case ClientOSError(__cause__=ClientConnectionResetError()):
+                # Its alert came first: what it says is lost inside aiohttp, and nothing has been presented to anybody.
+                words = "the token endpoint ended the connection before it was asked; by TLS, it may demand a client "
+                return TokenError("network", words + "certificate (tls.cert_file, tls.key_file)")
             case InvalidURL():
                 return TokenError("operator", "token_url is not a URL that can be asked")
             case ClientResponseError() | ValueError():

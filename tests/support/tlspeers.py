@@ -22,7 +22,7 @@ class TlsPeer:
 
     def __init__(self, fault: str, folder: Path) -> None:
         ca, stranger = trustme.CA(), trustme.CA()
-        file = folder / "ca.pem"
+        file = folder / f"ca for {fault or 'nothing'}.pem"
         (stranger if fault == "unknown authority" else ca).cert_pem.write_to_path(str(file))
         past = datetime(2001, 1, 1, tzinfo=UTC)
         name = "elsewhere.example.com" if fault == "wrong name" else "127.0.0.1"

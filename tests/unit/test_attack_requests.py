@@ -15,6 +15,8 @@ from tests.support import strict
 from tests.support.inmemory import CREDENTIAL, FakeSource, InMemory, MemoryTransport, settled
 from tests.support.mutations import CUTS, bodies, chunked, cut, examples, mutated
 
+pytestmark = pytest.mark.timeout(1200)  # of a long run
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 NEXT = b"GET /smuggled HTTP/1.1\r\nHost: gw\r\n\r\n"
 
@@ -188,14 +190,14 @@ def judge(data: bytes, pieces: list[bytes], loop: asyncio.Runner) -> Conversatio
     return talk
 
 
-@examples(2000)
+@examples(1500)
 @given(data=mutated(STREAMS, EVIL_LINES, EVIL_BYTES), cuts=CUTS)
 @example(data=b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 5\r\n\r\nhello" + NEXT, cuts=[])
 def test_what_a_client_meant_is_what_the_upstream_reads(loop: asyncio.Runner, data: bytes, cuts: list[int]) -> None:
     judge(data, cut(data, cuts), loop)
 
 
-@examples(500)
+@examples(300)
 @given(parts=st.lists(good_requests(), min_size=1, max_size=3), cuts=CUTS)
 def test_what_everybody_reads_alike_passes_whole(loop: asyncio.Runner, parts: list[bytes], cuts: list[int]) -> None:
     data = b"".join(parts)

@@ -15,6 +15,8 @@ from tests.support import strict
 from tests.support.inmemory import FakeSource, InMemory, MemoryTransport, settled
 from tests.support.mutations import CUTS, bodies, chunked, cut, examples, mutated
 
+pytestmark = pytest.mark.timeout(1200)  # of a long run
+
 SECOND = b"HTTP/1.1 299 Second\r\nContent-Length: 6\r\n\r\nsecond"
 EVIL = b"HTTP/1.1 200 OK\r\nSet-Cookie: evil\r\nContent-Length: 4\r\n\r\nevil"
 METHODS = [b"GET", b"HEAD", b"POST"]
@@ -154,7 +156,7 @@ def judge(data: bytes, pieces: list[bytes], method: bytes, loop: asyncio.Runner,
     return talk
 
 
-@examples(2000)
+@examples(1500)
 @given(
     data=mutated(STREAMS, EVIL_LINES, EVIL_BYTES),
     cuts=CUTS,
@@ -169,7 +171,7 @@ def test_what_an_upstream_meant_is_what_the_client_reads(
     judge(data, cut(data, cuts), method, loop, old=old, ends=ends)
 
 
-@examples(500)
+@examples(300)
 @given(data=good_responses(), cuts=CUTS, method=st.sampled_from(METHODS))
 def test_an_answer_that_everybody_reads_alike_passes_whole(
     loop: asyncio.Runner, data: bytes, cuts: list[int], method: bytes
