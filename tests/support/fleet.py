@@ -32,6 +32,10 @@ def tell(request: pytest.FixtureRequest, **figures: object) -> None:
             reporter.write_line(f"  {', '.join(f'{name} {value}' for name, value in figures.items())}")
 
 
+POLL = 0.05
+"""Seconds between two looks at what several processes have to be asked for, besides ``until``'s own pause."""
+
+
 class Replica:
     """One gateway of a fleet, over all its lives. away: when nobody could ask it, as (begin, end) in Unix seconds."""
 
@@ -129,6 +133,7 @@ class Fleet:
         """Wait until each serves a request."""
 
         async def served() -> bool:
+            await asyncio.sleep(POLL)
             return all([await self.ask(replica) == 200 for replica in self.replicas])
 
         await until(served, seconds, "each replica serves")
@@ -150,10 +155,23 @@ class Fleet:
         """Wait until all have the same token; the seconds that took."""
 
         async def same() -> bool:
+            await asyncio.sleep(POLL)
             found = await self.fingerprints()
             return found[0] is not None and len(set(found)) == 1
 
         return await until(same, seconds, "all replicas have the same token")
+
+    async def renew(self, replica: Replica, seconds: float = 10.0) -> float:
+        """By hand, at this one; then wait until all that are there have the new token. The seconds that took after it
+        was obtained."""
+        async with self._http.post(f"{replica.gateway.admin_url}/identities/{replica.identity}/refresh") as answer:
+            assert answer.status == 200, await answer.text()
+        new = (await self.status(replica))["fingerprint"]
+
+        async def everywhere() -> bool:
+            return {(await self.status(each))["fingerprint"] for each in self.replicas if each.there} == {new}
+
+        return await until(everywhere, seconds, "all have the new token")
 
     def words(self) -> str:
         """The last of what they said, but for the requests."""
