@@ -70,7 +70,7 @@ class Renewal:
                 return pair
             step = life.step(now)
             if (step == "refresh" and not presentable) or (step == "login" and down and not life.can_login):
-                presentable = await self._unentitled(life, down=down, urgent=urgent)
+                presentable = await self._unentitled(life, trigger, down=down, urgent=urgent)
             life.entitle(presentable=presentable)
             if not presentable and life.suspended(self._clock.mono()):
                 raise TokenError("invalid_credentials", "the login is suspended")
@@ -209,7 +209,7 @@ class Renewal:
         stored = found is not None and found.fingerprint == mine.fingerprint
         return stored and (custody.local or not lease.orphaned), False
 
-    async def _unentitled(self, life: Life, *, down: bool, urgent: bool) -> bool:
+    async def _unentitled(self, life: Life, trigger: Trigger, *, down: bool, urgent: bool) -> bool:
         """The refresh token may be another replica's to present. False: log in. Raises TokenError when there is nothing
         to do but wait; True when there is no other chance."""
         now = self._clock.mono()
@@ -218,6 +218,7 @@ class Renewal:
                 return True
             words = "the token store is down, and without it a refresh token that replicas share is not presented"
             error = TokenError("network", words)
+            self._ledger.withheld(trigger, error, self._clock.now())
             life.failed(error, "refresh", now)
             raise error
         if down:

@@ -370,6 +370,11 @@ async def test_without_the_store_a_seed_is_not_presented_and_the_words_say_why()
     with pytest.raises(Exception, match="without it a refresh token that replicas share is not presented"):
         await keepers[0].obtain()
     assert fleet.counts() == (0, 1)
+    assert len(fleet.wing.log.events("token exchange withheld")) == 2, "once a replica"
+    last = keepers[0].status()["last_refresh"]
+    assert isinstance(last, dict)
+    assert last["result"] == "network"
+    assert "the token store is down" in last["detail"]
     fleet.store.down = False
     await fleet.clock.advance(4)
     assert len(tokens(keepers)) == 1
