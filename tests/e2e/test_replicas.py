@@ -170,7 +170,7 @@ async def test_a_fleet_under_load_survives_a_kill_a_freeze_and_its_redis(
         await here.fleet.ready()
         began = time.monotonic()
         async with here.fleet.load(RATE) as load:
-            await through_kill_freeze_and_restart(here, redis_server, 7.0 if LONG else 0.5)
+            await through_kill_freeze_and_restart(here, redis_server, 11.0 if LONG else 0.5)
             assert await here.realm.count("LOGIN") == 1
             lose_everything(redis_server)
             await here.fleet.renew(here.fleet.replicas[0])
