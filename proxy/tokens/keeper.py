@@ -186,7 +186,7 @@ class Keeper:
         self._metrics.usable_probe = self.usable
         self._loop = asyncio.create_task(self._run(), name=f"keep {self._ledger.identity}")
         if isinstance(self._renewal, Renewal) and self._renewal.custody.shared:
-            self._replica = Replica(self._life, self._renewal, self._clock, self._take)
+            self._replica = Replica(self._life, self._renewal, self._clock, self._ledger, self._take)
             self._following = asyncio.create_task(self._replica.run(), name=f"follow {self._ledger.identity}")
 
     async def stop_renewing(self) -> None:

@@ -6,6 +6,7 @@ from math import inf
 from typing import Final
 
 from proxy.tokens.clock import Clock
+from proxy.tokens.ledger import Ledger
 from proxy.tokens.pair import TokenPair
 from proxy.tokens.plan import Life
 from proxy.tokens.renewal import Renewal
@@ -24,21 +25,30 @@ class Replica:
     be.
     """
 
-    def __init__(self, life: Life, renewal: Renewal, clock: Clock, take: Callable[[TokenPair], None]) -> None:
+    def __init__(
+        self, life: Life, renewal: Renewal, clock: Clock, ledger: Ledger, take: Callable[[TokenPair], None]
+    ) -> None:
         self._life = life
         self._renewal = renewal
         self._clock = clock
+        self._ledger = ledger
         self._take = take
         self._share_at = -inf
         self._looking: asyncio.Task[None] | None = None
         self._look_at = -inf
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A fault of ours must not leave a replica that follows nobody: it begins again."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow(), name="follow the store")
-                tasks.create_task(self._share(), name="store later")
+            while True:
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        tasks.create_task(self._follow(), name="follow the store")
+                        tasks.create_task(self._share(), name="store later")
+                except Exception as exc:
+                    error = type(exc).__name__
+                    self._ledger.log.exception("following broke", identity=self._ledger.identity, error=error)
+                await self._clock.sleep(LOOK_EVERY)
         finally:
             if self._looking is not None:
                 self._looking.cancel()

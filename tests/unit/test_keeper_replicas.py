@@ -44,6 +44,7 @@ class FleetStore(MemoryStore):
         self.orphaned = False
         self.overtaken = False
         self.held_in_time = True
+        self.fault: Exception | None = None  # what following meets once
         self.loads = 0
         self.lease = Held(orphaned=False)
 
@@ -71,6 +72,9 @@ class FleetStore(MemoryStore):
     async def changes(self, identity: str) -> AsyncGenerator[StoredPair | None, None]:
         shown: StoredPair | bool | None = False
         while True:
+            fault, self.fault = self.fault, None
+            if fault is not None:
+                raise fault
             found = self._pairs.get(identity)
             if not self.down and found != shown:
                 shown = found
@@ -380,6 +384,16 @@ async def test_without_the_store_a_seed_is_not_presented_and_the_words_say_why()
     assert len(tokens(keepers)) == 1
     assert fleet.counts() == (0, 2)
     await fleet.close()
+
+
+async def test_a_replica_that_meets_a_fault_of_its_own_goes_on_following(fleet: Fleet) -> None:
+    one, other = await fleet.started()
+    fleet.store.fault = ZeroDivisionError("a fault")
+    await fleet.clock.advance(3)
+    assert fleet.wing.log.events("following broke")
+    await one.refresh_now()
+    await fleet.clock.advance(2)
+    assert token(other).fingerprint == token(one).fingerprint
 
 
 async def test_a_replica_that_ends_logs_out_only_what_is_its_own(fleet: Fleet) -> None:
