@@ -123,7 +123,7 @@ Answer = Callable[[TokenRequest], Reply]
 
 @dataclass
 class FakeProvider:
-    """Keycloak's semantics as platforms.md tells them, on the fake clock. A test edits the fields.
+    """Keycloak's semantics as observed on 26.4.7, on the fake clock. A test edits the fields.
 
     calls: (grant_type or "logout", seconds since start). script: answers or errors that come first, one a call.
     lose: answers lost after being carried out.

@@ -27,7 +27,7 @@ def judged(reply: Reply, step: Step = "login", system: str = "keycloak", **chang
     return caught.value
 
 
-# (step, status, error, description, result, a word that must be in the words): platforms.md, K6 and "More replies".
+# (step, status, error, description, result, a word that must be in the words): as Keycloak 26.4.7 answers.
 TABLE: list[tuple[Step, int, str, str, str, str]] = [
     ("refresh", 400, "invalid_grant", "Token is not active", "invalid_grant", "refresh token"),
     ("refresh", 400, "invalid_grant", "Session not active", "invalid_grant", "refresh token"),
