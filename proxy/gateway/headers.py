@@ -161,12 +161,14 @@ class _ResponseName:
     DROP: Final = 1
     CORRELATION_ID: Final = 2
     LOCATION: Final = 3
+    PROXY_STATUS: Final = 4
 
 
 _SPECIAL: Final = {
     **dict.fromkeys(_HOP_BY_HOP, _ResponseName.DROP),
     _CORRELATION_ID: _ResponseName.CORRELATION_ID,
     b"location": _ResponseName.LOCATION,
+    b"proxy-status": _ResponseName.PROXY_STATUS,
 }
 _response_memory: dict[bytes, int] = {}
 _LENGTH: Final = frozenset((b"content-length",))
@@ -208,6 +210,10 @@ def response_lines(
                 continue
             if action == _ResponseName.CORRELATION_ID:
                 own_id = True
+            elif action == _ResponseName.PROXY_STATUS:
+                # It tells whose error an answer is (RFC 9209): an upstream cannot speak for the gateway.
+                if b"opentv-proxy" in line.lower():
+                    continue
             elif 300 <= head.status < 400 or head.status == 201:
                 parts.append(b"%b: %b\r\n" % (name, origins.to_gateway(value_of(line, name), gateway)))
                 continue

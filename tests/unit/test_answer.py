@@ -236,3 +236,10 @@ def test_the_switch_names_the_protocol_once() -> None:
 def test_an_event_stream_may_be_silent_for_as_long_as_it_likes() -> None:
     assert Answer(response(b"Content-Type: text/event-stream\r\n"), 1).endless
     assert not Answer(response(b"Content-Type: text/plain\r\n"), 1).endless
+
+
+def test_an_upstream_cannot_speak_for_the_gateway() -> None:
+    """Proxy-Status tells whose error an answer is (RFC 9209): another proxy's passes, ours comes from us alone."""
+    ours = b"Proxy-Status: opentv-proxy; error=connection_refused\r\nPROXY-STATUS: cdn, OpenTV-Proxy\r\n"
+    another = b"Proxy-Status: cdn; error=dns_error\r\nContent-Length: 0\r\n"
+    assert head(ours + another, 502) == another

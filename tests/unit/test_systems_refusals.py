@@ -161,3 +161,16 @@ def test_a_providers_words_are_cleaned_before_they_are_quoted(description: str) 
     assert "eyJ" not in words
     assert words.isprintable()
     assert len(words) < 500
+
+
+def test_a_password_that_a_provider_quotes_in_its_answer_to_a_refresh_is_cut_out_too() -> None:
+    identity = KeycloakIdentity.model_validate(
+        {"system": "keycloak", "token_url": TOKEN_URL, "client_id": "c", "username": "u", "password": "hunter2 secret"}
+    )
+    system = Keycloak(identity)
+    request = system.refresh("a-refresh-token")
+    for quoted in ("no such hunter2 secret", "no such hunter2+secret", "no such aHVudGVyMiBzZWNyZXQ="):
+        with pytest.raises(TokenError) as raised:
+            system.read(refused(503, "temporarily_unavailable", quoted), request, "refresh", 0.0)
+        assert "hunter2" not in raised.value.words
+        assert "aHVudGVy" not in raised.value.words

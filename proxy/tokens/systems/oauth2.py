@@ -1,6 +1,8 @@
 """Any RFC 6749 token endpoint: grants password, client_credentials and refresh_token. Pure but for reading secrets."""
 
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import ClassVar, Protocol
 from urllib.parse import quote_plus, urlencode
@@ -117,7 +119,18 @@ class OAuth2:
         free = (*identity.extra.values(), *identity.headers.values())
         secrets = (*secrets, *(value for value in free if len(value) > _SHORT))
         body = urlencode(identity.extra | fields)
+        secrets = (*secrets, *self._others())
         return TokenRequest("POST", url, tuple(headers), body.encode("ascii"), secrets)
+
+    def _others(self) -> Iterator[str]:
+        """Secrets that this request does not carry, and that a provider may know, and quote, all the same."""
+        for name in ("password", "client_secret", "refresh_token"):
+            secret = self._identity.secret(name)
+            if secret is not None:
+                with suppress(SecretError):
+                    value = secret.read().strip()
+                    if len(value) > _SHORT:
+                        yield value
 
     def _seed_token(self) -> str:
         return self._secret("refresh_token").strip()

@@ -5,6 +5,7 @@ descriptions; the bare status only where a reply holds no known code.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote_plus
@@ -128,7 +129,7 @@ def _clean(value: object, request: TokenRequest) -> str:
         return ""
     text = value[:1000]
     for secret in request.secrets:
-        for form in {secret, quote_plus(secret)}:
+        for form in {secret, quote_plus(secret), b64encode(secret.encode()).decode().rstrip("=")}:
             text = text.replace(form, "[redacted]") if form else text
     text = _SHAPED_LIKE_A_SECRET.sub("[redacted]", text)
     return _UNPRINTABLE.sub(" ", text)[:200].strip()
