@@ -182,7 +182,7 @@ class Renewal:
 
     async def close(self, last: TokenPair | None) -> None:
         """Ends the sessions that were replaced, and the last one, where given."""
-        if last is not None:
+        if last is not None and not self.custody.shared:  # a shared store holds another's pair than one of our own
             await self.custody.forget()
         await self._sessions.close(last)
 

@@ -404,9 +404,11 @@ async def test_a_replica_that_ends_logs_out_only_what_is_its_own(fleet: Fleet) -
     fleet.store.down = True
     await fleet.clock.advance(400)
     assert fleet.provider.open_sessions() == 2
+    fleet.store.down = False
     closing = asyncio.ensure_future(other.close())
     await fleet.clock.advance(1)
     await closing
+    assert await fleet.store.load("opentv") is not None, "what is the fleet's stays stored"
     assert [session.open for session in fleet.provider.sessions] == [True, False]
 
 
