@@ -1,13 +1,16 @@
 """The status page in a real Chromium, over a gateway process with an identity in each state."""
 
+import copy
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
+from proxy.admin.page import pieces, read
 from tests.support.browser import DESKTOP, PHONE, accessibility, chromium, need_chromium, opened, stranger
 from tests.support.gateway import until
 from tests.support.status_scene import HOSTILE, STATES, StatusScene, status_scene
@@ -125,13 +128,66 @@ async def test_by_keyboard_a_token_is_refreshed_and_the_page_follows_without_mov
         await expect(button).to_be_focused()
         await page.keyboard.press("Enter")
         await expect(card.get_by_role("status")).to_have_text("billing has a new token.")
-        await expect(card.get_by_role("listitem").first).to_contain_text("(manual)")
+        await expect(card.locator("ol > li").filter(has_text="(manual)")).to_have_count(1)
         await scene.spoil()
         await expect(card.locator(".state")).to_have_text(WORDS["billing"])
         await expect(page).to_have_title("2 problems, 2 warnings · opentv-auth-proxy")
         await expect(button).to_be_focused()
         await expect(card.get_by_role("status")).to_have_text("billing has a new token.")
         assert await page.evaluate("window.untouched")
+
+
+async def test_whatever_comes_or_goes_the_page_keeps_what_somebody_is_about_to_press(
+    browser: Browser, scene: StatusScene
+) -> None:
+    """Between opening and confirming the history grows a fold, problems and an identity come, and all of it goes again.
+    A button that moved, or that means another identity under the same finger, would be worse than old facts."""
+    calm = await scene.status()
+    billing = calm["identities"]["billing"]
+    first = billing["history"][-1]
+    calm["identities"] = {"billing": billing | {"state": "fresh", "consecutive_failures": 0, "history": [first]}}
+    calm["routes"], calm["warnings"] = [], []
+    busy = copy.deepcopy(calm)
+    failed = first | {"result": "timeout", "detail": "no answer within 10 s"}
+    busy["identities"]["billing"] |= {"consecutive_failures": 4, "history": [failed] * 4 + [first]}
+    busy["identities"] = {"another": busy["identities"]["billing"] | {"usable": False}} | busy["identities"]
+    shown = calm
+
+    async def facts(route: Route) -> None:
+        await route.fulfill(content_type="text/html; charset=utf-8", body="".join(pieces(read(shown))))
+
+    waiting: list[Route] = []
+    async with opened(browser, scene.url) as page:
+        await page.route(scene.url, facts)
+        await page.route("**/identities/billing/refresh", lambda route: waiting.append(route))  # noqa: PLW0108 -- it marks what it is given
+        await page.reload()
+        card = page.get_by_role("article", name="billing")
+        await card.locator("summary", has_text="Refresh now…").press("Enter")
+        button = page.get_by_role("button", name="Yes, refresh billing")
+        await button.focus()
+        await page.evaluate("window.held = document.activeElement")
+
+        async def told(document: Any, attempts: int) -> None:
+            nonlocal shown
+            shown = document
+            await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            await expect(card.locator("ol > li")).to_have_count(attempts)
+            await expect(page.get_by_role("article")).to_have_count(len(document["identities"]))
+            assert await page.evaluate("document.activeElement === window.held")
+            await expect(button).to_be_focused()
+
+        await told(busy, 5)
+        await expect(page.get_by_role("group").filter(has_text="before these")).to_have_count(2)
+        await page.keyboard.press("Enter")
+        await expect(card.get_by_role("status")).to_have_text("Refreshing…")
+        await told(calm, 1)
+        await told(busy, 5)
+        await expect(card.get_by_role("status")).to_have_text("Refreshing…")
+        await waiting.pop().fulfill(content_type="text/html", body='<p id="result">billing has a new token.</p>')
+        await expect(card.get_by_role("status")).to_have_text("billing has a new token.")
+        await told(calm, 1)
+        await expect(card.get_by_role("status")).to_have_text("billing has a new token.")
+    assert waiting == []
 
 
 async def test_a_refresh_that_fails_says_why(browser: Browser, scene: StatusScene) -> None:

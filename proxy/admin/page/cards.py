@@ -49,6 +49,7 @@ def card(identity: Identity, now: float) -> Markup:
         _refresh(identity),
         class_=f"card {grade}",
         aria_labelledby=name,
+        data_key=identity.name,
     )
 
 
@@ -142,4 +143,5 @@ def _refresh(identity: Identity) -> Markup:
             action=f"/identities/{quote(identity.name, safe='')}/refresh",
         ),
         class_="refresh",
+        data_key="refresh",
     )

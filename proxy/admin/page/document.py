@@ -125,6 +125,7 @@ def _found(finding: Finding) -> Markup:
             tag("p", finding.todo) if finding.todo else None,
         ),
         class_=finding.level,
+        data_key=finding.about,
     )
 
 

@@ -7,10 +7,11 @@
   const [still, live, pause, lost] = ["still", "live", "pause", "lost"].map((id) => document.getElementById(id));
   let paused = false, timer = 0, seen = new Date();
 
-  const sameKind = (old, fresh) => old.nodeName === fresh.nodeName && (old.id || "") === (fresh.id || "");
+  // What a node is among its siblings. One that came or went must not make others of the rest: what somebody is about
+  // to press stays where it is and what it is.
+  const kind = (node) => [node.nodeName, node.id, node.dataset?.key].join(" ");
 
   function carryOver(old, fresh) {
-    if (!sameKind(old, fresh)) return void old.replaceWith(fresh);
     if (old.nodeType !== Node.ELEMENT_NODE) {
       if (old.data !== fresh.data) old.data = fresh.data;
       return;
@@ -20,9 +21,25 @@
       if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes)
       if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    const [ours, theirs] = [[...old.childNodes], [...fresh.childNodes]];
-    theirs.forEach((node, at) => (at < ours.length ? carryOver(ours[at], node) : old.append(node)));
-    ours.slice(theirs.length).forEach((node) => node.remove());
+    let next = old.firstChild;
+    for (const node of [...fresh.childNodes]) {
+      let same = next;
+      while (same && kind(same) !== kind(node)) same = same.nextSibling;
+      if (!same) {
+        old.insertBefore(node, next);
+        continue;
+      }
+      for (; next !== same; next = dropped(next));
+      carryOver(same, node);
+      next = same.nextSibling;
+    }
+    while (next) next = dropped(next);
+  }
+
+  function dropped(node) {
+    const next = node.nextSibling;
+    node.remove();
+    return next;
   }
 
   async function page(url, how) {
