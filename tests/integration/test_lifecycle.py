@@ -117,7 +117,7 @@ async def test_everything_begun_is_finished_and_the_session_logged_out(site: Ope
         await until(lambda: b"half" in here.raw.received and b"/slow" in here.raw.received, 3.0, "all of it upstream")
 
         here.terminate()
-        await until(idle.ended.is_set, 1.0, "the idle connection's end")
+        await until(idle.ended.is_set, 3.0, "the idle connection's end")
         assert await knock(here.url) is None
         assert here.gateway.exit_code is None
         upload.send(b"half")
@@ -156,7 +156,7 @@ async def test_readiness_goes_off_while_what_is_under_way_is_finished(site: Open
         async def off() -> bool:
             return await probe("/readyz") == 503
 
-        await until(off, 1.0, "readiness to go off")
+        await until(off, 3.0, "readiness to go off")
         assert await probe("/livez") == 200
         go_on.set()
         assert (await wire.response()).status == 200
