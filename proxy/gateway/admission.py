@@ -36,7 +36,7 @@ class Admission:
             words = "A valid credential for the gateway is needed."
             problem = Problem("client", 401, "http_request_denied", words, lines=tuple(clients.challenge()))
             if verdict.tried:
-                problem.hold = self._hold(verdict.client, peer, connection.gateway.now, connection.gateway.limits)
+                problem.hold = self._hold(verdict.client, peer, connection.gateway.clock(), connection.gateway.limits)
         problem.client = verdict.client
         return problem
 

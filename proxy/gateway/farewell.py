@@ -8,6 +8,7 @@ import asyncio
 import select
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from typing import Final, Protocol
@@ -23,9 +24,9 @@ _RESET: Final = struct.pack("ii", 1, 0)  # linger, for no time at all
 
 
 class Setting(Protocol):
-    """now: the gateway's coarse clock."""
+    """clock: monotonic seconds."""
 
-    now: float
+    clock: Callable[[], float]
     limits: Limits
 
 
@@ -95,18 +96,18 @@ class ClientEnd(Intake):
     def _leave(self, transport: asyncio.Transport) -> None:
         if not self.leaving:
             self.leaving, self.gone_at = True, inf
-            self._linger_until = self.gateway.now + _LINGER_MAX
+            self._linger_until = self.gateway.clock() + _LINGER_MAX
             self._wait_for_client(transport)
 
     def _wait_for_client(self, transport: asyncio.Transport) -> None:
         self._unsent = transport.get_write_buffer_size()
         wait = self.gateway.limits.body_idle if self._unsent else _LINGER_SECONDS
-        self.deadline = self.gateway.now + wait
+        self.deadline = self.gateway.clock() + wait
 
     def linger(self) -> None:
         """More came of a request that nobody reads any more."""
         if not self._unsent:
-            self.deadline = min(self.gateway.now + _LINGER_SECONDS, self._linger_until)
+            self.deadline = min(self.gateway.clock() + _LINGER_SECONDS, self._linger_until)
 
     def farewell(self) -> None:
         """A leaving client's time is up, unless it has taken something meanwhile."""
@@ -124,7 +125,7 @@ class ClientEnd(Intake):
 
     def half_closed(self) -> None:
         """The client has closed its half, or has left: they look alike until something is written."""
-        self.gone_at, self._wrote = self.gateway.now + _HALF_CLOSED_SECONDS, False
+        self.gone_at, self._wrote = self.gateway.clock() + _HALF_CLOSED_SECONDS, False
 
     def look_for_client(self) -> None:
         """It closed its half a while ago. As long as its answer moves it is there, unless the kernel knows better."""

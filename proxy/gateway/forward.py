@@ -184,10 +184,10 @@ class Exchange:
 
     def _touch(self) -> None:
         if self._inbound.writing_paused:
-            self._inbound.deadline = self._gateway.now + self._gateway.limits.body_idle
+            self._inbound.deadline = self._gateway.clock() + self._gateway.limits.body_idle
         else:
             endless = self.answer is not None and self.answer.endless
-            self._inbound.deadline = inf if endless else self._gateway.now + self.route.idle_timeout
+            self._inbound.deadline = inf if endless else self._gateway.clock() + self.route.idle_timeout
 
     def _response_head(self, answer: Answer) -> bytes:
         if not answer.delimited or self._gateway.draining or not self.outgoing.body.done:

@@ -1,6 +1,6 @@
 """A client's connection: reads requests, one after the other, and writes what the exchange has for it.
 
-States, each with its deadline (swept by the gateway, ``now`` is its coarse clock): idle (keep-alive), reading a head
+States, each with its deadline (the gateway sweeps them): idle (keep-alive), reading a head
 (``head_time`` from its first byte, however it drips), an exchange (which sets the deadline), a tunnel (none), and
 lingering, when an answer went out before the request was read whole (RFC 9112 9.6: closing at once would reset the
 connection under the answer).
@@ -71,7 +71,7 @@ class Inbound(ClientEnd):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self.transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        self.deadline = self.gateway.now + self.gateway.limits.head_time
+        self.deadline = self.gateway.clock() + self.gateway.limits.head_time
         if not self.peer:
             peername = transport.get_extra_info("peername")
             if not isinstance(peername, tuple):  # gone before it was accepted: nobody to judge, to count or to answer
@@ -85,7 +85,7 @@ class Inbound(ClientEnd):
             self.gateway.refuse(self, None, problem, keep_alive=False)
             self.close()
         elif self.verdict == "denied":
-            self.deadline = min(self.deadline, self.gateway.now + _DENIED_SECONDS)
+            self.deadline = min(self.deadline, self.gateway.clock() + _DENIED_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - a client that leaves is no error
         self.transport = None
@@ -145,7 +145,7 @@ class Inbound(ClientEnd):
             return
         if not seen:
             denied = self.verdict == "denied"
-            self.deadline = self.gateway.now + (_DENIED_SECONDS if denied else limits.head_time)
+            self.deadline = self.gateway.clock() + (_DENIED_SECONDS if denied else limits.head_time)
         try:
             end = data.find(HEAD_END) if not seen else -1
             if not 0 <= end <= limits.head_size:
@@ -167,7 +167,7 @@ class Inbound(ClientEnd):
         if isinstance(exchange, Problem):
             if exchange.hold:
                 self._held, self._buffer = (head, exchange), b""
-                self.deadline = self.gateway.now + exchange.hold
+                self.deadline = self.gateway.clock() + exchange.hold
                 self.pause_reading()
                 return
             # What follows a body that nobody reads is no request; without one the connection goes on.
@@ -242,13 +242,13 @@ class Inbound(ClientEnd):
             self.close()
             return
         if self.writing_paused:  # whoever does not take answers gets no further ones: they would pile up here (A21)
-            self.deadline = self.gateway.now + self.gateway.limits.body_idle
+            self.deadline = self.gateway.clock() + self.gateway.limits.body_idle
             self.pause_reading()
         else:
             self._go_on()
 
     def _go_on(self) -> None:
-        self.deadline = self.gateway.now + self.gateway.limits.keepalive
+        self.deadline = self.gateway.clock() + self.gateway.limits.keepalive
         if len(self._buffer) > _PIPELINE_MAX:
             self.pause_reading()
         elif self.reading_paused:

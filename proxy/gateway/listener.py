@@ -106,8 +106,8 @@ class TlsListener:
         if words is not None:  # a handshake, only to say so, would cost more than the place that there is not
             self._gateway.leave(peer)
             sock.close()
-            if self._gateway.now >= self._quiet_until:
-                self._quiet_until = self._gateway.now + _QUIET_SECONDS
+            if self._gateway.clock() >= self._quiet_until:
+                self._quiet_until = self._gateway.clock() + _QUIET_SECONDS
                 self._log.warning("connection refused", client=peer, words=words)
             return
         task = asyncio.get_running_loop().create_task(self._shake_hands(sock, peer))

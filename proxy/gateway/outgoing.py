@@ -176,7 +176,7 @@ class Outgoing:
     def watch(self) -> None:
         """Set the deadline for the answer."""
         gateway = self._inbound.gateway
-        self._inbound.deadline = gateway.now + (
+        self._inbound.deadline = gateway.clock() + (
             self.route.response_timeout if self.awaits_upstream else gateway.limits.body_idle
         )
 

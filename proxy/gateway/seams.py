@@ -87,7 +87,6 @@ class ClientSide(Protocol):
 class Service(Protocol):
     """What all connections share."""
 
-    now: float
     limits: Limits
     draining: bool
     clock: Callable[[], float]

@@ -41,8 +41,7 @@ _ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 
 
 class Gateway:
-    """``clock``: monotonic seconds. ``now``: the same, coarse, as of the last sweep; deadlines need no better.
-    ``wall``: Unix seconds, for people."""
+    """``clock``: monotonic seconds. ``wall``: Unix seconds, for people."""
 
     def __init__(
         self,
@@ -54,7 +53,6 @@ class Gateway:
     ) -> None:
         self.clock = clock
         self.wall = wall
-        self.now = clock()
         self.metrics = metrics
         self.draining = False
         self._hurried = asyncio.Event()
@@ -131,7 +129,7 @@ class Gateway:
 
     def sweep(self) -> None:
         """One look at every deadline, instead of a timer a request."""
-        now = self.now = self.clock()
+        now = self.clock()
         due = [each for each in self._connections if each.deadline <= now or each.gone_at <= now]
         for connection in due:
             connection.expired(now)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from proxy.tokens.source import Credential
 from tests.support.inmemory import CREDENTIAL, FakeSource, InMemory, MemoryTransport, settled
 
@@ -36,6 +38,40 @@ async def test_a_replay_that_is_accepted_is_told_and_one_that_fails_is_not() -> 
             there.upstreams[-1].receive(answer(status))
             assert client.written.startswith(b"HTTP/1.1 " + status)
             assert len(source.served_with) == told, status
+
+
+HALF_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"
+
+
+@pytest.mark.parametrize(
+    ("begun", "answered", "end"),
+    [
+        (GET, b"", b"HTTP/1.1 504"),  # timeouts.response
+        (GET, HALF_HEAD, b""),  # timeouts.idle: broken off
+        (GET[:-2], b"", b"HTTP/1.1 408"),  # limits.head_time
+        (b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 2\r\n\r\nx", b"", b"HTTP/1.1 408"),  # limits.body_idle
+        (GET, answer(b"200"), b""),  # limits.keepalive: closed
+    ],
+)
+async def test_no_time_that_was_granted_ends_early(begun: bytes, answered: bytes, end: bytes) -> None:
+    """However long before it began the gateway last looked at the clock: the sweep may be late, and never early."""
+    limits = {"head_time": "1s", "body_idle": "1s", "keepalive": "1s"}
+    with InMemory(limits=limits, route={"timeouts": {"response": "1s", "idle": "1s"}}) as there:
+        there.gateway.sweep()
+        there.now += 0.24
+        client = there.dial()
+        client.receive(begun)
+        if answered:
+            there.upstreams[0].receive(answered)
+        before = len(client.written)
+        there.now += 0.99
+        there.gateway.sweep()
+        assert client.written[before:] == b""
+        assert not client.is_closing()
+        there.now += 0.01
+        there.gateway.sweep()
+        assert client.written[before:].startswith(end)
+        assert end or client.is_closing()
 
 
 TINY = b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
