@@ -86,7 +86,9 @@ class RemoteIdentity(IdentityBase):
         default={}, repr=False, description="Further header fields of token requests."
     )
     logout: bool = Field(
-        default=True, description="End the session at exit, when the gateway opened it itself and owns it alone."
+        default=True,
+        description="End the session at exit, when the gateway opened it itself and owns it alone. For keycloak and "
+        "ags: of oauth2 and veeam no logout is known, and their sessions end by themselves.",
     )
 
     @property
@@ -122,7 +124,9 @@ class TokenEndpointIdentity(RemoteIdentity):
     private_key: SecretStr | None = Field(default=None, description="PEM private key of client_auth private_key_jwt.")
     private_key_file: FilePath | None = Field(default=None, description="File that holds the PEM private key.")
     audience: Label | None = Field(default=None, description="Audience of private_key_jwt; by default the token URL.")
-    extra: dict[Label, str] = Field(default={}, repr=False, description="Further form fields, at login and at refresh.")
+    extra: dict[Label, str] = Field(
+        default={}, repr=False, description="Further form fields, at login and at refresh; none that other keys fill."
+    )
 
     @property
     def endpoint(self) -> str:
@@ -190,7 +194,9 @@ class VeeamIdentity(RemoteIdentity):
     username: Label = Field(description="User name.")
     password: SecretStr | None = Field(default=None, description="Password.")
     password_file: FilePath | None = Field(default=None, description="File that holds the password.")
-    extra: dict[Label, str] = Field(default={}, repr=False, description="Further form fields, at login and at refresh.")
+    extra: dict[Label, str] = Field(
+        default={}, repr=False, description="Further form fields, at login and at refresh; none that other keys fill."
+    )
 
     @property
     def endpoint(self) -> str:

@@ -28,6 +28,18 @@ _OPTIONAL = {"audience"}
 _OWN_HEADERS = {"content-type": "", "x-correlation-id": ""}
 _AGS_HEADERS = {"x-auth-service-id": "auth_service_id", "nv-tenant-id": "tenant_id", "authorization": ""}
 """Fields that a token request writes itself, and the key that says what into them."""
+_OWN_FORM = {
+    "grant_type": "grant",
+    "client_id": "client_id",
+    "client_secret": "client_auth post or basic, and client_secret_file",
+    "username": "grant password, and username",
+    "password": "grant password, and password_file",
+    "refresh_token": "grant refresh_token, and refresh_token_file",
+    "client_assertion": "client_auth private_key_jwt, and private_key_file",
+    "client_assertion_type": "client_auth private_key_jwt",
+}
+"""The same of a form. Not ``scope``: a refresh is sent without the configured one, and a server may ask for it."""
+_VEEAM_FORM = {"grant_type": "", "refresh_token": "", "username": "username", "password": "password_file"}
 
 
 def section(value: object) -> _Section:
@@ -83,6 +95,7 @@ def _identities(tree: _Section) -> Iterator[Fault]:
     for name, identity in sections(tree.get("identities")):
         path = f"identities.{name}"
         yield from _added_headers(path, identity)
+        yield from _added_fields(path, identity)
         if identity.get("system") in ("keycloak", "oauth2"):
             yield from _credentials(path, identity)
 
@@ -99,6 +112,18 @@ def _added_headers(path: str, identity: _Section) -> Iterator[Fault]:
             instead = f": set {own[name.lower()]}" if own[name.lower()] else ""
             yield Fault(f"{path}.headers.{name}", f"the token request writes this field itself{instead}")
     yield from _twice(f"{path}.headers", names)
+
+
+def _added_fields(path: str, identity: _Section) -> Iterator[Fault]:
+    veeam = identity.get("system") == "veeam"
+    own = dict(_VEEAM_FORM if veeam else _OWN_FORM)
+    if identity.get("client_auth") == "basic":
+        own.pop("client_id", None)  # it is in the header, and a server may ask for it in the form as well
+    for name in map(str, section(identity.get("extra"))):
+        key = own.get(name.lower() if veeam else name)
+        if key is not None:
+            instead = f": set {key}" if key else ""
+            yield Fault(f"{path}.extra.{name}", f"the token request writes this field itself{instead}")
 
 
 def _credentials(path: str, identity: _Section) -> Iterator[Fault]:

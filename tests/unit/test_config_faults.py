@@ -241,6 +241,43 @@ def test_a_header_that_an_ags_call_writes_itself_is_refused(tmp_path: Path, name
     assert faults_of(tmp_path, json.dumps(tree)) == [words]
 
 
+WRITES = "the token request writes this field itself"
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "words"),
+    [
+        (USER, "grant_type", f"{WRITES}: set grant"),
+        (USER, "client_id", f"{WRITES}: set client_id"),
+        (f"{USER}, client_auth: basic, client_secret: s", "client_id", ""),
+        (USER, "client_secret", f"{WRITES}: set client_auth post or basic, and client_secret_file"),
+        (USER, "username", f"{WRITES}: set grant password, and username"),
+        ("grant: client_credentials", "password", f"{WRITES}: set grant password, and password_file"),
+        (USER, "refresh_token", f"{WRITES}: set grant refresh_token, and refresh_token_file"),
+        (USER, "client_assertion", f"{WRITES}: set client_auth private_key_jwt, and private_key_file"),
+        (USER, "client_assertion_type", f"{WRITES}: set client_auth private_key_jwt"),
+        (USER, "scope", ""),
+        (USER, "Username", ""),
+        (USER, "resource", ""),
+    ],
+)
+def test_a_form_field_that_the_grant_writes_itself_is_refused(tmp_path: Path, keys: str, name: str, words: str) -> None:
+    faults = faults_of(tmp_path, idp(f"{keys}, extra: {{{name}: hh}}"))
+    assert faults == ([f"identities.idp.extra.{name}: {words}"] if words else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("grant_type", ""), ("refresh_token", ""), ("Username", ": set username"), ("password", ": set password_file")],
+)
+def test_a_form_field_that_a_veeam_call_writes_itself_is_refused(tmp_path: Path, name: str, instead: str) -> None:
+    """In any case of letters: its server reads both as one field."""
+    identity = {"system": "veeam", "token_url": "https://h/token", "username": "u", "password": "p"}
+    identity |= {"extra": {name: "x", "use_short_term_refresh": "false"}}
+    tree = {"identities": {"idp": identity}, "routes": [{"path": "/", "upstream": "https://h", "identity": "idp"}]}
+    assert faults_of(tmp_path, json.dumps(tree)) == [f"identities.idp.extra.{name}: {WRITES}{instead}"]
+
+
 def test_a_client_certificate_is_shown_by_tls_only(tmp_path: Path) -> None:
     keys = f"{USER}, client_auth: tls, tls: {{cert_file: a, key_file: b}}"
     text = idp(keys).replace("https://idp", "http://idp")
