@@ -272,7 +272,7 @@ def test_a_form_field_that_the_grant_writes_itself_is_refused(tmp_path: Path, ke
 )
 def test_a_form_field_that_a_veeam_call_writes_itself_is_refused(tmp_path: Path, name: str, instead: str) -> None:
     """In any case of letters: its server reads both as one field."""
-    identity = {"system": "veeam", "token_url": "https://h/token", "username": "u", "password": "p"}
+    identity: dict[str, Any] = {"system": "veeam", "token_url": "https://h/token", "username": "u", "password": "p"}
     identity |= {"extra": {name: "x", "use_short_term_refresh": "false"}}
     tree = {"identities": {"idp": identity}, "routes": [{"path": "/", "upstream": "https://h", "identity": "idp"}]}
     assert faults_of(tmp_path, json.dumps(tree)) == [f"identities.idp.extra.{name}: {WRITES}{instead}"]
