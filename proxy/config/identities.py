@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from proxy.config.base import ClientTls, Model, one_of
 from proxy.config.forwardproxy import ForwardProxy
 from proxy.config.types import Duration, FilePath
-from proxy.config.web import BaseUrl, EndpointUrl, HeaderName, HeaderValue, Label, Scheme
+from proxy.config.web import BaseUrl, CredentialHeader, EndpointUrl, HeaderName, HeaderValue, Label, Scheme
 
 Grant = Literal["password", "client_credentials", "refresh_token"]
 ClientAuth = Literal["none", "post", "basic", "private_key_jwt", "tls"]
@@ -41,7 +41,7 @@ class Refresh(Model):
 class Inject(Model):
     """The header field that carries the token to the upstream."""
 
-    header: HeaderName = Field(default="Authorization", description="Name of the header field.")
+    header: CredentialHeader = Field(default="Authorization", description="Name of the header field.")
     scheme: Scheme = Field(default="Bearer", description='Word before the token; "" for the bare token.')
 
 

@@ -11,7 +11,7 @@ from proxy.config.base import ListenTls, Model, one_of
 from proxy.config.identities import Identity
 from proxy.config.routes import Route
 from proxy.config.types import Address, Duration, FilePath, ListenAddress, NetworkField, PlacePath, Size
-from proxy.config.web import HeaderName, Label, UserName
+from proxy.config.web import CredentialHeader, Label, UserName
 
 IDENTITY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 IdentityName = Annotated[str, Field(pattern=IDENTITY_NAME)]
@@ -49,7 +49,7 @@ class ApiKeys(Model):
 
     model_config = one_of("keys")
 
-    header: HeaderName = Field(default="X-Api-Key", description="Header field that carries the key.")
+    header: CredentialHeader = Field(default="X-Api-Key", description="Header field that carries the key.")
     keys: list[SecretStr] | None = Field(default=None, min_length=1, description="The keys.")
     keys_file: FilePath | None = Field(
         default=None, description="File with one key a line; lines that begin with # are comments."

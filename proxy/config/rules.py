@@ -28,6 +28,7 @@ _OPTIONAL = {"audience"}
 _OWN_HEADERS = {"content-type": "", "x-correlation-id": ""}
 _AGS_HEADERS = {"x-auth-service-id": "auth_service_id", "nv-tenant-id": "tenant_id", "authorization": ""}
 """Fields that a token request writes itself, and the key that says what into them."""
+_FORWARDED = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
 _OWN_FORM = {
     "grant_type": "grant",
     "client_id": "client_id",
@@ -202,6 +203,11 @@ def _proxies(tree: _Section) -> Iterator[Fault]:
 def _headers(tree: _Section) -> Iterator[Fault]:
     for index, route in sections(tree.get("routes")):
         names = [str(name) for name in section(section(route.get("headers")).get("set"))]
+        for name in names:
+            folded = name.lower().replace("_", "-")
+            if folded == "x-correlation-id" or (route.get("forwarded") is True and folded in _FORWARDED):
+                also = "" if folded == "x-correlation-id" else " with forwarded: true"
+                yield Fault(f"routes.{index}.headers.set.{name}", f"the gateway writes this field itself{also}")
         yield from _twice(f"routes.{index}.headers.set", names)
 
 

@@ -30,6 +30,21 @@ GATEWAY_OWNED = frozenset(
 )
 """Framing and hop-by-hop fields (RFC 9110 7.6.1): the gateway writes them, a configuration never does."""
 
+NO_CREDENTIAL = frozenset(
+    {
+        "forwarded",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "x-correlation-id",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+    }
+)
+"""Fields that the gateway reads or writes for a purpose of its own: what stands there is logged, returned, passed on to
+others or beside what the gateway writes, or is meant for an HTTP proxy on the way (RFC 9110 11.7)."""
+
 
 def _header_name(value: str) -> str:
     if not re.fullmatch(TOKEN, value):
@@ -40,6 +55,13 @@ def _header_name(value: str) -> str:
 def _own_header(value: str) -> str:
     if value.lower() in GATEWAY_OWNED:
         raise ValueError("this field frames the message or belongs to one connection: it cannot be configured")
+    return value
+
+
+def _credential_header(value: str) -> str:
+    # `_` reads as `-` behind some servers (CGI), hence the same field.
+    if value.lower().replace("_", "-") in NO_CREDENTIAL:
+        raise ValueError("the gateway uses this field itself, and shows what is in it to others: no credential's place")
     return value
 
 
@@ -57,6 +79,8 @@ def _scheme(value: str) -> str:
 
 def split_url(value: str) -> SplitResult:
     """Split an http or https URL; ValueError in words when it is none, or could not be sent as it is."""
+    if not value:
+        raise ValueError("is empty: expected a URL such as https://host.example.com:8443/path")
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ValueError("expected a URL in ASCII without spaces")
     try:
@@ -104,7 +128,7 @@ def _base(value: str) -> str:
 
 
 def _proxy_url(value: str) -> str:
-    parts = split_url(value)
+    parts = split_url(value) if value else SplitResult("", "", "", "", "")
     if parts.scheme != "http" or parts.path.strip("/") or parts.query:
         raise ValueError("expected none or the URL of an HTTP proxy such as http://proxy.example.com:3128")
     return value.rstrip("/")
@@ -144,6 +168,8 @@ HeaderName = Annotated[
     AfterValidator(_header_name),
     AfterValidator(_own_header),
 ]
+CredentialHeader = Annotated[HeaderName, AfterValidator(_credential_header)]
+"""Carries a client's key, or the token."""
 HeaderValue = Annotated[str, AfterValidator(_header_value)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
 EndpointUrl = Annotated[str, Field(json_schema_extra={"pattern": "^https?://"}), AfterValidator(_endpoint)]

@@ -65,6 +65,13 @@ SHAPE = {
         "clients.api_keys.keys: give either keys or keys_file, not both"
     ],
     "clients: {api_keys: {header: Host, keys: [a]}}": ["clients.api_keys.header: this field frames the message"],
+    **{
+        f"clients: {{api_keys: {{header: {name}, keys: [a]}}}}": [
+            "clients.api_keys.header: the gateway uses this field itself, and shows what is in it to others"
+        ]
+        for name in ("X-Correlation-Id", "x_correlation_id", "X-Forwarded-For", "Forwarded", "Proxy-Authorization")
+    },
+    "clients: {api_keys: {header: Authorization, keys: [a]}}": [],
     "store: disk": ["store: expected memory, {file: {path, key_file}} or {redis: {url_file, key_file, prefix}}"],
     "store: {file: {path: a}}": ["store.file.key_file: is required"],
     "identities: {'a b': {system: keycloak}}": [
@@ -116,6 +123,8 @@ CREDENTIALS = {
         "username: is not used with grant client_credentials; grant password would use it",
     ],
     f"{USER}, inject: {{header: Content-Length}}": ["inject.header: this field frames the message"],
+    f"{USER}, inject: {{header: x-correlation-id}}": ["inject.header: the gateway uses this field itself"],
+    f"{USER}, inject: {{header: X-Forwarded-Host}}": ["inject.header: the gateway uses this field itself"],
     f"{USER}, inject: {{scheme: 'Bearer '}}": ["inject.scheme: expected one word such as Bearer"],
     f"{USER}, refresh: {{ahead: 1}}": ["refresh.ahead: expected less than 1"],
     f"{USER}, headers: {{Content-Type: x}}": ["headers.Content-Type: the token request writes this field itself"],
@@ -152,6 +161,11 @@ ROUTES = {
     "headers: {set: {Connection: x}}": ["headers.set.Connection: this field frames the message"],
     'headers: {set: {X: "a\\r\\nY: b"}}': ["headers.set.X: expected printable ASCII without line breaks"],
     "headers: {set: {nv-x: a, NV-X: b}}": ["headers.set.nv-x: is set twice"],
+    "headers: {set: {X-Correlation-Id: a}}": ["headers.set.X-Correlation-Id: the gateway writes this field itself"],
+    "headers: {set: {X_Forwarded_Proto: https}}, forwarded: true": [
+        "headers.set.X_Forwarded_Proto: the gateway writes this field itself with forwarded: true"
+    ],
+    "headers: {set: {X-Forwarded-Proto: https}}": [],
     "allow: [GET]": ['allow.0: expected a method and a path such as "GET /adm/**"'],
     "rejected: {statuses: [200]}": ["rejected.statuses.0: expected at least 300"],
     "rejected: {result_codes: [99999]}": ["rejected.result_codes.0: expected text"],

@@ -159,6 +159,12 @@ def test_eleven_routes_by_environment() -> None:
         ({"ROUTES": "x"}, "routes: expected a list (set by OPENTV_PROXY__ROUTES)"),
         ({"LISTEN__": "x"}, "the variable OPENTV_PROXY__LISTEN__ names no key"),
         ({"LISTEN": "8080"}, "listen: expected host:port"),
+        (
+            {"ROUTES__0__UPSTREAM": ""},
+            "routes.0.upstream: is empty: expected a URL such as https://host.example.com:8443/path (set by",
+        ),
+        ({"IDENTITIES__MY_IDP__TOKEN_URL": ""}, "identities.my-idp.token_url: is empty: expected a URL such as https"),
+        ({"ROUTES__0__PROXY": ""}, "routes.0.proxy: expected none or the URL of an HTTP proxy such as http://proxy."),
     ],
 )
 def test_a_wrong_variable_is_named(load: Load, environ: dict[str, str], fault: str) -> None:
