@@ -173,7 +173,10 @@ def _set_target(head: RequestHead) -> None:
         raise MessageError("the request target is neither a path nor an absolute http(s) URL")
     head.host = match[1]
     rest = match[2]
-    head.target = rest if rest[:1] == b"/" else b"/" + rest
+    if not rest and head.method == b"OPTIONS":  # RFC 9112 3.2.4: of the server as a whole
+        head.target = b"*"
+    else:
+        head.target = rest if rest[:1] == b"/" else b"/" + rest
     head.path = head.target.partition(b"?")[0]
 
 

@@ -111,8 +111,19 @@ def test_the_authority_of_an_absolute_target_stands_in_for_host(target: bytes, h
     assert (head.host, head.target, head.path) == (host, rest, rest.partition(b"?")[0])
 
 
-def test_options_may_ask_about_the_server_as_a_whole() -> None:
-    assert read(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").target == b"*"
+@pytest.mark.parametrize(
+    ("request_line", "rest"),
+    [
+        (b"OPTIONS *", b"*"),
+        (b"OPTIONS http://b.example", b"*"),
+        (b"OPTIONS http://b.example/", b"/"),
+        (b"OPTIONS http://b.example?x", b"/?x"),
+        (b"GET http://b.example", b"/"),
+    ],
+)
+def test_options_may_ask_about_the_server_as_a_whole(request_line: bytes, rest: bytes) -> None:
+    head = read(request_line + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert (head.target, head.path) == (rest, rest.partition(b"?")[0])
 
 
 @pytest.mark.parametrize(
