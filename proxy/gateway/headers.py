@@ -245,13 +245,17 @@ def passable(correlation_id: bytes) -> str:
 class Origins:
     """Turns an upstream's own absolute URL into one that points at the gateway."""
 
-    __slots__ = ("_base", "_origin", "_prefix")
+    __slots__ = ("_base", "_host_preserved", "_origin", "_prefix")
 
-    def __init__(self, scheme: str, host: str, port: int, base: bytes, prefix: bytes) -> None:
-        """base: the upstream's base path. prefix: the route's path when it is stripped on the way there, else empty."""
+    def __init__(
+        self, scheme: str, host: str, port: int, base: bytes, prefix: bytes, *, host_preserved: bool = False
+    ) -> None:
+        """base: the upstream's base path. prefix: the route's path when it is stripped on the way there, else empty.
+        host_preserved: the upstream is told the client's Host, which then is its own name too."""
         self._origin = (scheme, host.lower(), port)
         self._base = base
         self._prefix = prefix
+        self._host_preserved = host_preserved
 
     def to_gateway(self, location: bytes, gateway: bytes) -> bytes:
         """The Location for the client; anything but the upstream's own origin is left as it is."""
@@ -263,7 +267,7 @@ class Origins:
             return location
         cut = next((index for index, byte in enumerate(rest) if byte in b"/?#"), len(rest))
         authority, path = rest[:cut], rest[cut:]
-        if not self._is_own(scheme.decode(), authority):
+        if not self._is_own(scheme.decode(), authority, gateway):
             return location
         return gateway + self._path(path)
 
@@ -274,11 +278,21 @@ class Origins:
             return path
         return self._prefix + below
 
-    def _is_own(self, scheme: str, authority: bytes) -> bool:
-        host, colon, port = authority.rpartition(b":")
-        if not colon or authority.endswith(b"]"):
-            host, port = authority, b""
-        if port and not (port.isdigit() and len(port) <= 5):
+    def _is_own(self, scheme: str, authority: bytes, gateway: bytes) -> bool:
+        named = _origin(scheme, authority)
+        if named == self._origin:
+            return True
+        if named is None or not self._host_preserved:
             return False
-        number = int(port) if port else (443 if scheme == "https" else 80)
-        return (scheme, host.decode("latin-1").lower(), number) == self._origin
+        ours, _, host = gateway.partition(b"://")  # its scheme may differ: TLS ends here, or begins here
+        return scheme in (self._origin[0], ours.decode()) and named == _origin(scheme, host)
+
+
+def _origin(scheme: str, authority: bytes) -> tuple[str, str, int] | None:
+    """Comparable; None where the port is none."""
+    host, colon, port = authority.rpartition(b":")
+    if not colon or authority.endswith(b"]"):
+        host, port = authority, b""
+    if port and not (port.isdigit() and len(port) <= 5):
+        return None
+    return scheme, host.decode("latin-1").lower(), int(port) if port else (443 if scheme == "https" else 80)

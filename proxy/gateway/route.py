@@ -33,6 +33,7 @@ class Route:
         "forwarded",
         "guarded",
         "host",
+        "host_preserved",
         "idle_timeout",
         "label",
         "max_body",
@@ -61,8 +62,8 @@ class Route:
         absolute = scheme == "http" and config.proxy.url is not None
         self._base = f"http://{authority}".encode("ascii") + base if absolute else base
         self._cut = len(self.prefix.rstrip(b"/")) if config.strip_prefix else 0
-        # None: the client's own Host is preserved.
-        self.host = authority.encode("ascii") if config.host == "upstream" else None
+        self.host = authority.encode("ascii")
+        self.host_preserved = config.host == "preserve"
         self.allow = AllowList(config.allow) if config.allow else None
         self.confined = bool(base) or self.prefix != b"/"
         self.guarded = self.allow is not None
@@ -86,7 +87,8 @@ class Route:
             self._read_proxy()
         except SecretError as error:
             raise ConfigError([Fault("routes", str(error))]) from None
-        self.origins = Origins(scheme, bare, port, base, self.prefix.rstrip(b"/") if config.strip_prefix else b"")
+        stripped = self.prefix.rstrip(b"/") if config.strip_prefix else b""
+        self.origins = Origins(scheme, bare, port, base, stripped, host_preserved=self.host_preserved)
 
     def files_changed(self, changed: set[Path], where: str) -> None:
         """What files say of the way to the upstream is read anew where it changed. where: the route's place, for the

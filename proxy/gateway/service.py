@@ -195,7 +195,7 @@ class Gateway:
                 extra += upgrade_lines(head.upgrade)
             else:
                 head.upgrade = b""
-        host = head.host if route.host is None else route.host
+        host = head.host if route.host_preserved and head.host else route.host  # an HTTP/1.0 client may name none
         return route.rules.build(head, route.target(head.target), host, correlation_id, extra, also_drop)
 
     def released(self, connection: ClientSide) -> None:

@@ -282,6 +282,12 @@ async def test_an_absolute_target_never_picks_the_upstream(proxy: Scene) -> None
     assert (await proxy.passed(get("http://evil.example/fwd"))).values(b"host") == [b"evil.example"]
 
 
+async def test_a_client_without_a_host_leaves_the_upstream_its_own(proxy: Scene) -> None:
+    for path in (b"/fwd", b"/plain"):
+        got = await proxy.passed(b"GET " + path + b" HTTP/1.0\r\n\r\n")
+        assert got.values(b"host") == [proxy.upstream.url.removeprefix("http://").encode()]
+
+
 async def test_two_slashes_do_not_make_a_host(proxy: Scene) -> None:
     got = await proxy.passed(get("//evil.example/a"))
     assert (got.target, got.values(b"host")) == (

@@ -25,6 +25,7 @@ async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relay]
     routes: list[dict[str, Any]] = [
         {"path": "/below", "upstream": "/base"},
         {"path": "/crm", "upstream": "/base", "strip_prefix": True},
+        {"path": "/pres", "upstream": "/base", "host": "preserve"},
     ]
     async with relay(tmp_path_factory.mktemp("gateway"), routes) as running:
         yield running
@@ -257,6 +258,8 @@ async def test_a_redirect_to_the_upstream_comes_back_to_the_gateway_and_is_not_f
         (b"/crm/x", b"{up}/base/y?z", b"http://gw/crm/y?z"),
         (b"/crm/x", b"{up}/base", b"http://gw/crm"),
         (b"/crm/x", b"/base/y", b"/crm/y"),
+        (b"/pres/x", b"http://gw/base/pres/y", b"http://gw/pres/y"),
+        (b"/pres/x", b"{up}/base/pres/y", b"http://gw/pres/y"),
         (b"/", b"next", b"next"),
         (b"/", b"?page=2", b"?page=2"),
         (b"/", b"//127.0.0.1/x", b"//127.0.0.1/x"),

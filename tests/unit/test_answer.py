@@ -218,6 +218,32 @@ def test_a_relative_location_finds_the_way_back_too(location: bytes, seen: bytes
     assert b"Location: %b\r\n" % seen in head(b"Location: %b\r\n" % location, 302, origins=origins)
 
 
+@pytest.mark.parametrize(
+    ("location", "seen"),
+    [
+        (b"http://gw.example/base/x", b"https://GW.example/crm/x"),
+        (b"https://gw.example/base/x", b"https://GW.example/crm/x"),
+        (b"https://gw.example:443/base/x", b"https://GW.example/crm/x"),
+        (b"//gw.example/base", b"https://GW.example/crm"),
+        (b"http://up.example:8080/base/x", b"https://GW.example/crm/x"),
+        (b"http://gw.example:8080/base/x", b"http://gw.example:8080/base/x"),
+        (b"http://gw.example:/other", b"https://GW.example/other"),
+        (b"http://gw.example.com/base/x", b"http://gw.example.com/base/x"),
+        (b"ftp://gw.example/base/x", b"ftp://gw.example/base/x"),
+    ],
+)
+def test_where_the_upstream_is_told_the_clients_host_that_is_its_own_name_too(location: bytes, seen: bytes) -> None:
+    told = Origins("http", "up.example", 8080, b"/base", b"/crm", host_preserved=True)
+    assert told.to_gateway(location, b"https://GW.example") == seen
+
+
+def test_no_other_scheme_than_the_upstreams_and_the_clients_is_its_own() -> None:
+    told = Origins("http", "up.example", 8080, b"", b"/crm", host_preserved=True)
+    assert told.to_gateway(b"https://gw/x", b"http://gw") == b"https://gw/x"  # a way to TLS, which the client may go
+    untold = Origins("http", "up.example", 8080, b"", b"/crm")
+    assert untold.to_gateway(b"http://gw/x", b"http://gw") == b"http://gw/x"
+
+
 def test_an_interim_response_passes_its_own_fields_and_nothing_of_ours() -> None:
     lines = b"Link: </a.css>; rel=preload\r\nLink: </b.js>\r\nConnection: x\r\nX: y\r\nContent-Length: 5\r\n"
     assert interim(response(lines, 103), ORIGINS) == (
