@@ -34,6 +34,8 @@ class Admission:
             problem = Problem("client", 403, "http_request_denied", words)
         else:
             words = "A valid credential for the gateway is needed."
+            if verdict.repeated:
+                words = f"The {verdict.repeated} field stands in the request more than once."
             problem = Problem("client", 401, "http_request_denied", words, lines=tuple(clients.challenge()))
             if verdict.tried:
                 problem.hold = self._hold(verdict.client, peer, connection.gateway.clock(), connection.gateway.limits)

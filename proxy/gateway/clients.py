@@ -40,10 +40,11 @@ class Verdict:
     """reason: why the client is refused, the metric's label; None when it is admitted.
 
     client: its address, X-Forwarded-For resolved. consumed: folded names of the fields that carry a credential for this
-    gateway and never travel on. trusted: whether the peer is a trusted proxy. tried: a credential was presented.
+    gateway and never travel on. trusted: whether the peer is a trusted proxy. tried: a credential was presented, and the
+    answer tells that it is wrong. repeated: the name of a credential's field that stands there more than once, or empty.
     """
 
-    __slots__ = ("client", "consumed", "reason", "tried", "trusted")
+    __slots__ = ("client", "consumed", "reason", "repeated", "tried", "trusted")
 
     def __init__(
         self,
@@ -51,12 +52,14 @@ class Verdict:
         client: str,
         consumed: frozenset[bytes],
         trusted: bool,
+        repeated: str = "",
         *,
         tried: bool = False,
     ) -> None:
         self.reason: Literal["address", "credential"] | None = reason
         self.client = client
         self.consumed = consumed
+        self.repeated = repeated
         self.trusted = trusted
         self.tried = tried
 
@@ -140,17 +143,19 @@ class Clients:
             return Verdict(None, client.address, _NOTHING, peer.trusted)
         consumed = self._key_only
         proofs: list[bool] = []
-        tried = False
+        tried, repeated = False, ""
         if self._certificate:
             proofs.append(has_certificate)
         if self._key_field:
             keys = values(self._key_field)
             proofs.append(self._knows_key(keys))
-            tried = bool(keys)
+            tried = len(keys) == 1
+            if len(keys) > 1:
+                repeated = self._key_field.decode("latin-1")
         if self._passwords:
             authorizations = values(b"authorization")
             if len(authorizations) > 1:  # one of them could travel on; which one counts is anybody's guess
-                return Verdict("credential", client.address, self._key_and_basic, peer.trusted, tried=True)
+                return Verdict("credential", client.address, self._key_and_basic, peer.trusted, repeated="Authorization")
             known, ours, basic = self._knows_user(authorizations)
             proofs.append(known)
             tried |= basic
@@ -158,7 +163,7 @@ class Clients:
                 consumed = self._key_and_basic
         if all(proofs) if self._all else any(proofs):
             return Verdict(None, client.address, consumed, peer.trusted)
-        return Verdict("credential", client.address, consumed, peer.trusted, tried=tried)
+        return Verdict("credential", client.address, consumed, peer.trusted, tried=tried, repeated=repeated)
 
     def challenge(self) -> list[bytes]:
         """Complete header lines for a 401, which must name a way in (RFC 9110 11.6.1).

@@ -76,6 +76,15 @@ async def test_who_shows_nothing_is_only_asked_and_never_slowed() -> None:
         assert statuses(flood(there, 10)) == [b"401"] * 10
 
 
+async def test_who_repeats_a_credential_is_told_which_and_never_slowed() -> None:
+    with InMemory(clients=CLIENTS) as there:
+        twice = RIGHT[:-2] + b"Authorization: Basic YTpi\r\nAuthorization: Bearer x\r\n\r\n"
+        tries = flood(there, 50, request=twice)
+        assert statuses(tries) == [b"401"] * 50
+        assert b"The Authorization field stands in the request more than once." in tries[-1].written
+        assert statuses(flood(there, 10)) == [b"401"] * 10
+
+
 async def test_another_address_is_not_slowed() -> None:
     with InMemory(clients=CLIENTS) as there:
         flood(there, 100, "127.0.0.2")

@@ -243,10 +243,32 @@ def test_whoever_a_key_admits_keeps_an_authorization_that_is_not_meant_for_the_g
     assert verdict.consumed == ({b"x-api-key"} if travels else {b"x-api-key", b"authorization"})
 
 
-def test_two_authorization_fields_are_refused_whatever_else_admits() -> None:
-    who = clients(basic=CRM, api_keys=KEYS)
-    fields = [basic("crm", "pass:wörd"), (b"authorization", b"Bearer x"), (b"X-Api-Key", b"key-one")]
-    assert judged(who, *fields).reason == "credential"
+TWICE = [basic("crm", "pass:wörd"), (b"authorization", b"Bearer x")]
+TWO_KEYS = [(b"X-Api-Key", b"key-one"), (b"x-api-key", b"key-one")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "repeated", "tried"),
+    [
+        ([*TWICE, (b"X-Api-Key", b"key-one")], "Authorization", False),
+        ([*TWICE, (b"X-Api-Key", b"wrong")], "Authorization", False),
+        (TWO_KEYS, "x-api-key", False),
+        ([*TWO_KEYS, *TWICE], "Authorization", False),
+        ([*TWO_KEYS, basic("crm", "wrong")], "x-api-key", True),
+        ([(b"X-Api-Key", b"wrong")], "", True),
+    ],
+)
+def test_a_repeated_credential_is_refused_by_name_and_is_no_guess(
+    fields: list[tuple[bytes, bytes]], repeated: str, tried: bool
+) -> None:
+    """Whatever is in it: it tells nothing of what a single one would, whatever else the client shows."""
+    verdict = judged(clients(basic=CRM, api_keys=KEYS), *fields)
+    assert (verdict.reason, verdict.repeated, verdict.tried) == ("credential", repeated, tried)
+
+
+def test_a_repeated_key_does_not_keep_out_whom_another_credential_admits() -> None:
+    verdict = judged(clients(basic=CRM, api_keys=KEYS), *TWO_KEYS, TWICE[0])
+    assert (verdict.reason, verdict.consumed) == (None, {b"x-api-key", b"authorization"})
 
 
 def test_a_401_names_a_way_in() -> None:
