@@ -68,6 +68,11 @@ class ClientEnd(Intake):
 
     # -- the end ------------------------------------------------------------------------------------------------
 
+    def address(self) -> bytes:
+        """Where the client came to, as an authority: for an HTTP/1.0 client, which need not name a host."""
+        host, port = self.transport.get_extra_info("sockname")[:2] if self.transport is not None else ("", 0)
+        return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode("ascii")
+
     def close(self) -> None:
         """Close once everything written has gone out."""
         if self.transport is not None:

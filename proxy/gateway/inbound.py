@@ -1,9 +1,8 @@
 """A client's connection: reads requests, one after the other, and writes what the exchange has for it.
 
-States, each with its deadline (the gateway sweeps them): idle (keep-alive), reading a head
-(``head_time`` from its first byte, however it drips), an exchange (which sets the deadline), a tunnel (none), and
-lingering, when an answer went out before the request was read whole (RFC 9112 9.6: closing at once would reset the
-connection under the answer).
+States, each with its deadline, which the gateway sweeps: idle (keep-alive), reading a head (``head_time`` from its
+first byte, however it drips), an exchange (which sets it), a tunnel (none), and lingering, when an answer went out
+before the request was read whole (RFC 9112 9.6: closing at once would reset the connection under the answer).
 """
 
 import asyncio
@@ -64,7 +63,7 @@ class Inbound(ClientEnd):
     @property
     def idle(self) -> bool:
         """Between two requests."""
-        return self._exchange is None and not self._buffer and not self.leaving
+        return self._carried is None and not self._buffer and not self.leaving
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------
 
@@ -96,9 +95,8 @@ class Inbound(ClientEnd):
             carried.client_gone()
 
     def eof_received(self) -> bool:
-        # Half-closed and gone look alike until something is written. A client that only closed its half gets an answer
-        # that comes soon; after that, work at the platform must not outlive its caller's interest (A25).
-        # TLS knows no half-close, and its transport warns of a True.
+        # Half-closed and gone look alike until something is written: an answer that comes soon is sent (A25). TLS knows
+        # no half-close, its transport warns of a True; a tunnel ends with either side (RFC 9110 9.3.6).
         if self._exchange is None or self._reader is not None or self.scheme == b"https":
             self.close()
             return False
@@ -225,11 +223,6 @@ class Inbound(ClientEnd):
 
     # -- the exchange's side ------------------------------------------------------------------------------------
 
-    def address(self) -> bytes:
-        """Where the client came to, as an authority: for an HTTP/1.0 client, which need not name a host."""
-        host, port = self.transport.get_extra_info("sockname")[:2] if self.transport is not None else ("", 0)
-        return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode("ascii")
-
     def finished(self, *, keep_alive: bool) -> None:
         """The answer is complete."""
         self._exchange = None
@@ -269,6 +262,13 @@ class Inbound(ClientEnd):
         early, self._buffer = self._buffer, b""
         self.resume_reading()
         return early
+
+    def break_off(self, problem: Problem) -> None:
+        """No time is left: an answer that has not begun is the problem, all else ends as it is."""
+        if self._exchange is not None:
+            self._exchange.give_up(problem)
+        else:
+            self.abort()
 
     def _close_gently(self) -> None:
         self._reader = None

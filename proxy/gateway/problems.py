@@ -71,6 +71,12 @@ def upstream_slow(seconds: float) -> Problem:
     return Problem("timeout", 504, "http_response_timeout", f"The upstream did not answer within {seconds:g} s.")
 
 
+def shutting_down() -> Problem:
+    """The gateway ends before the answer came. Not 503: the upstream may have done what was asked."""
+    words = "The gateway is shutting down and could not wait any longer for the upstream's answer."
+    return Problem("timeout", 504, "http_response_timeout", words)
+
+
 def body_slow(seconds: float) -> Problem:
     """The client stopped in the middle of its request (``limits.body_idle``)."""
     return Problem("timeout", 408, "http_request_error", f"No byte of the request's body came for {seconds:g} s.")

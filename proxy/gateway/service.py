@@ -19,7 +19,7 @@ from proxy.gateway.clients import Clients
 from proxy.gateway.forward import Exchange
 from proxy.gateway.headers import FORWARDED_NAMES, forwarded_lines, upgrade_lines
 from proxy.gateway.http1 import RequestHead
-from proxy.gateway.problems import Problem, body_too_large, render
+from proxy.gateway.problems import Problem, body_too_large, render, shutting_down
 from proxy.gateway.route import Route
 from proxy.gateway.routes import RouteTable
 from proxy.gateway.seams import ClientSide
@@ -280,7 +280,8 @@ class Gateway:
             await asyncio.wait_for(self._hurried.wait(), seconds)
 
     async def drain(self, seconds: float) -> None:
-        """Answer what is under way, for at most so long; idle connections close at once. Then break off the rest."""
+        """Answer what is under way, for at most so long; idle connections close at once. Then break off the rest: where
+        an answer has begun, or of a tunnel, the connection; else by an answer that says so."""
         self.draining = True
         until = self.clock() + seconds
         while self._connections and self.clock() < until and not self._hurried.is_set():
@@ -288,10 +289,12 @@ class Gateway:
                 connection.close()
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
-            connection.abort()
-        for _ in range(_LAST_STEPS):  # what is broken off is still to be counted and logged
+            connection.break_off(shutting_down())
+        for _ in range(_LAST_STEPS):  # the last answers are still to be taken
             if self._connections:
                 await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.abort()
         for route in self.routes:
             route.pool.close()
         self.access_log.close()

@@ -15,6 +15,7 @@ import pytest
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.sandbox.faults import Fault
 from tests.support.gateway import Gateway, running_gateway, until
+from tests.support.proxied import is_problem
 from tests.support.rawclient import ask, client, dial
 from tests.support.rawserver import OK, RawServer, Wire, answering, raw_server
 from tests.support.relay import GET
@@ -181,27 +182,42 @@ async def test_what_is_not_finished_in_time_is_broken_off_and_not_made_to_look_w
         assert await here.ended() < 3.0
         assert here.gateway.exit_code == 0
         assert await stream.rest() == b""
-        for wire in (stream, silent):
+        for wire in (stream, half):
             assert isinstance(wire.broken, ConnectionResetError)
+        is_problem(answer := await silent.response(), "timeout")
+        assert answer.status == 504
+        assert b"shutting down" in answer.body
+        for wire in (stream, silent, half):
+            wire.close()
         assert here.sandbox.state.sessions == {}
         assert [record for record in here.complaints() if "exception" in record] == []
-        # What was broken off is counted and logged all the same.
+        # What was broken off is counted and logged all the same; it was not the clients who left.
         statuses = sorted(record["status"] for record in here.gateway.records if "status" in record)
-        assert [status for status in statuses if status != 204] == [499, 499]
+        assert [status for status in statuses if status != 204] == [200, 504]
 
 
-async def test_a_tunnel_does_not_outlive_the_drain(site: OpenSite) -> None:
+async def test_a_tunnel_has_the_drain_and_does_not_outlive_it(site: OpenSite) -> None:
     async def behave(wire: Wire) -> None:
         await wire.head()
         wire.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        await wire.read_until(b"still there?")
+        wire.send(b"still here")
         await wire.rest()
 
-    async with site(shutdown={"drain": "500ms"}) as here, client(here.url) as wire:
+    async def gone() -> bool:
+        if (other := await knock(here.url)) is not None:
+            other.close()
+        return other is None
+
+    async with site(shutdown={"drain": "3s"}) as here, client(here.url) as wire:
         here.raw.begin(behave)
         wire.send(b"GET / HTTP/1.1\r\nHost: gw\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         assert (await wire.response()).status == 101
         here.terminate()
-        assert await here.ended() < 3.0
+        await until(gone, 2.0, "the listener's end")
+        wire.send(b"still there?")
+        assert await wire.read_until(b"still here") == b"still here"
+        assert await here.ended() < 5.0
         assert here.gateway.exit_code == 0
 
 
