@@ -40,8 +40,8 @@ class Verdict:
     """reason: why the client is refused, the metric's label; None when it is admitted.
 
     client: its address, X-Forwarded-For resolved. consumed: folded names of the fields that carry a credential for this
-    gateway and never travel on. trusted: whether the peer is a trusted proxy. tried: a credential was presented, and the
-    answer tells that it is wrong. repeated: the name of a credential's field that stands there more than once, or empty.
+    gateway and never travel on. trusted: whether the peer is a trusted proxy. tried: a credential was presented, and
+    the answer tells that it is wrong. repeated: the name of a credential's field that came more than once, or empty.
     """
 
     __slots__ = ("client", "consumed", "reason", "repeated", "tried", "trusted")
@@ -155,7 +155,8 @@ class Clients:
         if self._passwords:
             authorizations = values(b"authorization")
             if len(authorizations) > 1:  # one of them could travel on; which one counts is anybody's guess
-                return Verdict("credential", client.address, self._key_and_basic, peer.trusted, repeated="Authorization")
+                twice = "Authorization"
+                return Verdict("credential", client.address, self._key_and_basic, peer.trusted, repeated=twice)
             known, ours, basic = self._knows_user(authorizations)
             proofs.append(known)
             tried |= basic
