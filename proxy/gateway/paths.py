@@ -43,6 +43,17 @@ _OVERLONG_BYTES = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|
 # Spellings that make one server see a boundary, or a dot, or the end of a name, where another sees none.
 _MANY_READINGS = re.compile(rb"//|[\\;\t ]|[^/.]\.+(?:/|\Z)|\.{3}|%2e|%2f|%5c|%3b|%20|%09", re.IGNORECASE)
 
+_SPELLINGS = {
+    b"//": "doubled slashes",
+    b"\\": "a backslash",
+    b";": "a path parameter",
+    b"%2e": "an encoded dot",
+    b"%2f": "an encoded slash",
+    b"%5c": "an encoded backslash",
+    b"%3b": "an encoded semicolon",
+    **dict.fromkeys((b"\t", b" ", b"%20", b"%09"), "a blank"),
+}
+
 # A parameter with a boundary inside ends there for a server that decodes first, and at the next slash for one that
 # drops parameters first, as Tomcat does: "/;%2fx/adm" is /x/adm to the one and /adm to the other.
 _OPEN_ENDED = re.compile(rb"(?:;|%3b)(?:[^/;%\\]|%(?!2f|5c|3b))*+(?:\\|%2f|%5c)", re.IGNORECASE)
@@ -115,15 +126,21 @@ def excessive(path: bytes) -> bool:
     return path.count(b"/") > _MOST_SLASHES or path.count(b"%") > _MOST_ESCAPES
 
 
-def ambiguous(path: bytes) -> bool:
-    """Whether ``path`` has dot segments *and* boundaries that only some servers see, or other things that leave it
-    without a single canonical reading, so that none can be judged.
+def ambiguous(path: bytes) -> str | None:
+    """Words for what leaves ``path`` without a single canonical reading, so that none can be judged: dot segments *and*
+    boundaries that only some servers see, or one of few other things. None where there is a reading.
 
     ``/a/b//../../secret`` is ``/secret`` to a server that merges slashes first and ``/a/secret`` to one that does not.
     """
-    if b"%00" in path or _OVERLONG.search(path) is not None or _OPEN_ENDED.search(path) is not None:
-        return True
-    return _DOT_SEGMENT.search(path) is not None and _MANY_READINGS.search(path) is not None
+    if b"%00" in path:
+        return "an encoded NUL"
+    if _OVERLONG.search(path) is not None:
+        return "overlong UTF-8"
+    if _OPEN_ENDED.search(path) is not None:
+        return "a path parameter with a slash or backslash inside"
+    if _DOT_SEGMENT.search(path) is None or (found := _MANY_READINGS.search(path)) is None:
+        return None
+    return f"dot segments and {_SPELLINGS.get(found[0].lower(), 'a segment that ends in a dot')}"
 
 
 def _decoded(path: bytes) -> bytes:

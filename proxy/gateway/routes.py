@@ -128,8 +128,9 @@ class RouteTable(Generic[R]):
         if not one_reading and route.confined and may_climb(path[entry.inside :]):
             return Selection(route, "ambiguous", "The path has dot segments that leave its route.")
         if entry.watch:
-            if not one_reading and ambiguous(path):
-                return Selection(route, "forbidden", "The path has boundaries that servers see differently.")
+            if not one_reading and (words := ambiguous(path)) is not None:
+                told = f"The path holds {words}: some servers could read it as one of another, restricted route."
+                return Selection(route, "forbidden", told)
             reading = path if one_reading else canonical(path)
             if self._meets_guard(entry, reading.lower()):
                 return Selection(route, "forbidden", "Another spelling of the path belongs to a restricted route.")

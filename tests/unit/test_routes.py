@@ -332,6 +332,32 @@ def test_no_other_spelling_slips_past_a_restricted_route(path: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "spelling"),
+    [
+        (b"/a/%2e/b", "dot segments and an encoded dot"),
+        (b"//x//y/../z", "dot segments and doubled slashes"),
+        (b"/..;/b", "dot segments and a path parameter"),
+        (b"/x/../y%2Fz", "dot segments and an encoded slash"),
+        (b"/x/..\\y", "dot segments and a backslash"),
+        (b"/x/..%5cy", "dot segments and an encoded backslash"),
+        (b"/x/./y%3bz", "dot segments and an encoded semicolon"),
+        (b"/x%20/../y", "dot segments and a blank"),
+        (b"/x./../y", "dot segments and a segment that ends in a dot"),
+        (b"/.../../y", "dot segments and a segment that ends in a dot"),
+        (b"/x%00", "an encoded NUL"),
+        (b"/x/%c0%afy", "overlong UTF-8"),
+        (b"/;x%2fy", "a path parameter with a slash or backslash inside"),
+    ],
+)
+def test_beside_a_restricted_route_the_spelling_that_cannot_be_judged_is_named(path: bytes, spelling: str) -> None:
+    selection = GUARDED.select(b"GET", path)
+    assert (selection.refusal, selection.words) == (
+        "forbidden",
+        f"The path holds {spelling}: some servers could read it as one of another, restricted route.",
+    )
+
+
+@pytest.mark.parametrize(
     "path", [b"/", b"/x/../y", b"/x/./y", b"//x", b"/x;v=1", b"/x%2fy", b"/caf%C3%A9", b"/%252e%252e/adm", b"/admin"]
 )
 def test_odd_paths_with_nothing_to_protect_pass(path: bytes) -> None:
