@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Final, Literal, TextIO
+from typing import Final, Literal, Protocol, TextIO
 
 from proxy.redact import scrub
 
@@ -21,6 +21,20 @@ _LONGEST: Final = 512  # characters of one field: enough to know it by, and chea
 _FULL: Final = 256  # lines; then they are written without waiting for the timer
 
 
+class Why(Protocol):
+    """Why the gateway itself answered, or broke an answer off. kind: of the problem. error: RFC 9209 2.3 error type.
+    detail: words."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def broken_off(self) -> bool: ...
+
+
 def _later(flush: Callable[[], None]) -> object:
     """50 ms: short for a person who watches, long enough for many lines in one write."""
     return asyncio.get_running_loop().call_later(0.05, flush)
@@ -29,8 +43,8 @@ def _later(flush: Callable[[], None]) -> object:
 class AccessLog:
     """What each request came to, on ``stream``; nothing at all when that is None.
 
-    mode ``errors``: only status 400 and above, 499 excepted. now: Unix seconds. later: has a function called soon, on
-    the event loop. A stream that cannot be written loses lines and never a request.
+    mode ``errors``: only status 400 and above, 499 excepted, and what was broken off. now: Unix seconds. later:
+    has a function called soon, on the event loop. A stream that cannot be written loses lines and never a request.
     """
 
     def __init__(
@@ -65,16 +79,18 @@ class AccessLog:
         path: str,
         status: int,
         duration_s: float,
-        upstream_s: float | None,
-        token_wait_s: float,
         correlation_id: str,
-        replayed: bool,
         client: str,
-        bytes_in: int,
         bytes_out: int,
+        bytes_in: int = 0,
+        upstream_s: float | None = None,
+        token_wait_s: float = 0.0,
+        replayed: bool = False,
+        why: Why | None = None,
     ) -> None:
-        """One finished request. path: without its query, which may hold anything. route: None where none matched."""
-        if not self.wants(status):
+        """One finished request. path: without its query, which may hold anything. route: None where none matched. why:
+        None for what the upstream answered, whole."""
+        if self._off or (why is None and not self.wants(status)):
             return
         if len(path) > 64 or "eyJ" in path:
             path = _tidy(path)
@@ -92,12 +108,14 @@ class AccessLog:
                 f'"upstream_s":{"null" if upstream_s is None else format(upstream_s, ".6f")},'
                 f'"token_wait_s":{token_wait_s:.6f},"correlation_id":{quoted(correlation_id)},'
                 f'"replayed":{"true" if replayed else "false"},"client":{quoted(client)},'
-                f'"bytes_in":{bytes_in},"bytes_out":{bytes_out}}}\n'
+                f'"bytes_in":{bytes_in},"bytes_out":{bytes_out}'
+                f"{'' if why is None else _reason(why)}}}\n"
             )
         else:
             line = (
                 f"{self._prefix}{int((now - second) * 1000):03d}Z {status} {quoted(method)[1:-1]} {quoted(path)[1:-1]} "
-                f"{duration_s * 1000:.1f}ms{' replayed' if replayed else ''} {client} {quoted(correlation_id)[1:-1]}\n"
+                f"{duration_s * 1000:.1f}ms{' replayed' if replayed else ''} {client} {quoted(correlation_id)[1:-1]}"
+                f"{'' if why is None else _said(why)}\n"
             )
         self._lines.append(line)
         if len(self._lines) >= _FULL:
@@ -127,6 +145,15 @@ class AccessLog:
         self._second = second
         begin = '{"timestamp":"' if self._json else ""
         self._prefix = begin + time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+
+
+def _reason(why: Why) -> str:
+    what = '"broken_off":true' if why.broken_off else f'"problem":{quoted(why.kind)}'
+    return f',{what},"error":{quoted(why.error)},"detail":{quoted(_tidy(why.detail))}'
+
+
+def _said(why: Why) -> str:
+    return f" {'broken off, ' if why.broken_off else ''}{why.error}: {quoted(_tidy(why.detail))[1:-1]}"
 
 
 def _tidy(text: str) -> str:

@@ -50,10 +50,12 @@ class Histogram:
 
 
 class RouteMetrics:
-    """One route's numbers. idle and active: connections to the upstream now (counted up and down by their owners)."""
+    """One route's numbers. idle and active: connections to the upstream now (counted up and down by their owners).
+    broken_off: answers that the upstream did not bring to their end; each is one of ``upstream_errors`` too."""
 
     __slots__ = (
         "active",
+        "broken_off",
         "duration",
         "idle",
         "rejections",
@@ -71,6 +73,7 @@ class RouteMetrics:
         self.request_bytes = 0
         self.response_bytes = 0
         self.upstream_errors: dict[str, int] = dict.fromkeys(get_args(UpstreamErrorReason), 0)
+        self.broken_off = 0
         self.rejections: dict[str, int] = dict.fromkeys(get_args(RejectionOutcome), 0)
         self.idle = 0
         self.active = 0

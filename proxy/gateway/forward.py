@@ -6,14 +6,15 @@ The exchange stands between a client's connection and an upstream's, and is told
 from math import inf
 from typing import Final, Protocol
 
+from proxy.gateway import problems
 from proxy.gateway.answer import Answer, grants, interim, switching
 from proxy.gateway.fields import Fields
 from proxy.gateway.http1 import RequestHead, ResponseHead
 from proxy.gateway.judge import Judge, summoned
 from proxy.gateway.outgoing import Outgoing
-from proxy.gateway.problems import Problem, body_slow, body_too_large, render, upstream_failed, upstream_slow
+from proxy.gateway.problems import Problem
 from proxy.gateway.rejection import Look
-from proxy.gateway.relation import UpstreamError
+from proxy.gateway.relation import UpstreamError, UpstreamReason
 from proxy.gateway.route import Route
 from proxy.gateway.seams import ClientSide
 from proxy.gateway.tunnel import Tunnel
@@ -33,10 +34,13 @@ class Ledger(Protocol):
 class Exchange:
     """See the module. The deadline lives on the inbound connection; ``expired`` tells who is to blame for it.
 
-    over: the client has its answer, or has left; nothing that still happens concerns it.
+    over: the client has its answer, or has left; nothing that still happens concerns it. fault: why the answer is the
+    gateway's own (``told`` bytes of body), or was broken off.
     """
 
     answer: Answer | None = None
+    fault: Problem | None = None
+    told = 0
     over = False
     replayed = False
     upstream_seconds: float | None = None  # from the request sent to the response's head
@@ -81,7 +85,7 @@ class Exchange:
             trailers = self.route.rules.passing(trailers, self.head.dropped)
         written = self.outgoing.more(pieces, trailers, done=done, judging=self._judge is not None)
         if self.outgoing.body.size > self.route.max_body:
-            self.give_up(body_too_large(self.route.max_body))
+            self.give_up(problems.body_too_large(self.route.max_body))
         elif written and self.answer is None and self._judge is None:
             self.outgoing.watch()
 
@@ -106,18 +110,15 @@ class Exchange:
             return
         upstream_late = self.outgoing.awaits_upstream
         self.outgoing.drop()
-        if self.answer is not None:
-            if self._inbound.writing_paused:  # it is the client who does not read
-                self._finish(_CLIENT_CLOSED)
-            else:
-                self.route.metrics.upstream_errors["timeout"] += 1
-                self._finish(self.answer.status)
+        if self.answer is not None and self._inbound.writing_paused:  # it is the client who does not read
+            self._finish(_CLIENT_CLOSED)
             self._inbound.abort()
+        elif self.answer is not None:
+            self._failed("timeout", problems.upstream_silent(self.route.idle_timeout))
         elif upstream_late:
-            self.route.metrics.upstream_errors["timeout"] += 1
-            self.fail(upstream_slow(self.route.response_timeout))
+            self._failed("timeout", problems.upstream_slow(self.route.response_timeout))
         else:
-            self.fail(body_slow(self._gateway.limits.body_idle))
+            self.fail(problems.body_slow(self._gateway.limits.body_idle))
 
     # -- from the upstream --------------------------------------------------------------------------------------
 
@@ -230,13 +231,12 @@ class Exchange:
     def lost(self, error: UpstreamError) -> None:
         """No answer, or no whole one, comes any more."""
         self._judge = None
-        self.route.metrics.upstream_errors[error.reason] += 1
-        if self.answer is not None:
-            # The head is out: only a broken connection still tells the client that the body is not whole (A17).
-            self._finish(self.answer.status)
-            self._inbound.abort()
-        else:
-            self.fail(upstream_failed(error.reason, error.error, error.words))
+        self._failed(error.reason, problems.upstream_failed(error.reason, error.error, error.words))
+
+    def _failed(self, reason: UpstreamReason, problem: Problem) -> None:
+        self.route.metrics.upstream_errors[reason] += 1
+        self.route.metrics.broken_off += self.answer is not None
+        self.fail(problem)
 
     # -- a rejected token ---------------------------------------------------------------------------------------
 
@@ -263,21 +263,26 @@ class Exchange:
     def give_up(self, problem: Problem) -> None:
         """The request turned out to be one that cannot be served while it was under way."""
         self.outgoing.drop()
-        if self.answer is None:
-            self.fail(problem)
-        elif not self.over:
-            self._finish(self.answer.status)
-            self._inbound.abort()
+        self.fail(problem)
 
     def fail(self, problem: Problem) -> None:
-        """The gateway's own answer, where none has begun."""
+        """The gateway's own answer, where none has begun. Else the head is out, and only a broken connection still tells
+        that the body is not whole (A17)."""
         if self.over:
+            return
+        self.fault = problem
+        if self.answer is not None:
+            problem.broken_off = True
+            self._finish(self.answer.status)
+            self._inbound.abort()
             return
         if self._judge is not None:
             self._judge.stop()
         keep_alive = self.head.keep_alive and self.outgoing.body.done and not self._gateway.draining
         head_only, now = self.method == b"HEAD", self._gateway.wall()
-        self._inbound.write(render(problem, self.correlation_id, now=now, keep_alive=keep_alive, head_only=head_only))
+        rendered = problems.render(problem, self.correlation_id, now=now, keep_alive=keep_alive, head_only=head_only)
+        self.told = problems.body_size(rendered)
+        self._inbound.write(rendered)
         self._finish(problem.status)
         self._inbound.finished(keep_alive=keep_alive)
 

@@ -34,6 +34,8 @@ from proxy.gateway.fields import (
 
 # No registered method has more than 17 letters.
 _REQUEST_LINE: Final = re.compile(rb"(" + TOKEN[:-2] + rb"{1,32}+) ([\x21\x22\x24-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)\r\n")
+_LINE_BEGUN: Final = re.compile(rb"(" + TOKEN[:-2] + rb"{1,32}+) (/[\x21\x22\x24-\x7e\x80-\xff]*)")
+_CORRELATION_LINE: Final = re.compile(rb"(?i)\r\nx-correlation-id:[ \t]*+([\x21-\x7e]{1,256})[ \t]*+\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)((?: [\t\x20-\x7e\x80-\xff]*)?)\r\n")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]+|\[[0-9A-Fa-f:.]+\])(?::\d{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
@@ -145,6 +147,18 @@ def parse_request(data: bytes, end: int, target_limit: int) -> RequestHead:
         _set_target(head)
     if len(found) > 1 or host is None:
         _set_request_meaning(head, found)
+    return head
+
+
+def glimpse(data: bytes) -> RequestHead | None:
+    """What shows of a request that is not understood: method, path and correlation id, for its answer and the log."""
+    match = _REQUEST_LINE.match(data) or _LINE_BEGUN.match(data)
+    if match is None:
+        return None
+    target = match[2] if match[2].startswith(b"/") else b""  # another form may hold a password
+    head = RequestHead(match[1], target, 1, [])
+    found = _CORRELATION_LINE.search(data, 0, data.find(HEAD_END) + 2)
+    head.correlation_id = found[1] if found is not None else b""
     return head
 
 

@@ -13,8 +13,8 @@ from typing import Final, cast
 from proxy.gateway.bodies import BodyReader, ChunkedReader, LengthReader
 from proxy.gateway.farewell import ClientEnd
 from proxy.gateway.fields import MessageError
-from proxy.gateway.http1 import HEAD_END, RequestHead, find_head_end, parse_request
-from proxy.gateway.problems import Problem
+from proxy.gateway.http1 import HEAD_END, RequestHead, find_head_end, glimpse, parse_request
+from proxy.gateway.problems import Problem, head_slow
 from proxy.gateway.seams import Carried, Request, Service, Stream, Verdict
 
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
@@ -156,7 +156,7 @@ class Inbound(ClientEnd):
             head = parse_request(data, end, limits.target_size)
         except MessageError as error:
             kind, name = error.fault, "http_request_error"
-            self.refuse(Problem(kind, error.status, name, f"The request was refused: {error.words}."))
+            self.refuse(Problem(kind, error.status, name, f"The request was refused: {error.words}."), data)
             return
         self.started = self.gateway.clock()
         rest = self._buffer = data[end + 4 :]
@@ -202,10 +202,10 @@ class Inbound(ClientEnd):
         if self._reader is not None:
             self._read_body(self._reader, b"")
 
-    def refuse(self, problem: Problem) -> None:
+    def refuse(self, problem: Problem, data: bytes) -> None:
         """Answer what never became an exchange, and close: where the next request begins cannot be known."""
         self.started = self.gateway.clock()
-        self.gateway.refuse(self, None, problem, keep_alive=False)
+        self.gateway.refuse(self, glimpse(data), problem, keep_alive=False)
         self._close_gently()
 
     def _answer_held(self) -> None:
@@ -294,7 +294,6 @@ class Inbound(ClientEnd):
         elif self.writing_paused:
             self.abort()
         elif self._buffer:
-            wait = self.gateway.limits.head_time
-            self.refuse(Problem("timeout", 408, "http_request_error", f"The head took longer than {wait:g} s."))
+            self.refuse(head_slow(self.gateway.limits.head_time), self._buffer)
         else:
             self.close()

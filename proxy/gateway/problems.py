@@ -25,9 +25,10 @@ class Problem:
 
     kind: the last part of ``type``. error: RFC 9209 2.3 error type. detail: words for the person who runs the client,
     never the peer's bytes. lines: further complete header lines. hold: seconds that it is held back. client: whom it
-    is for, where that is not the peer itself.
+    is for, where that is not the peer itself. broken_off: nobody can be told, as an answer had begun.
     """
 
+    broken_off = False
     hold = 0.0
     client = ""
 
@@ -77,6 +78,17 @@ def shutting_down() -> Problem:
     return Problem("timeout", 504, "http_response_timeout", words)
 
 
+def upstream_silent(seconds: float) -> Problem:
+    """Nothing more came within the route's ``timeouts.idle``."""
+    words = f"The upstream fell silent in the middle of its answer, for {seconds:g} s."
+    return Problem("timeout", 504, "http_response_timeout", words)
+
+
+def head_slow(seconds: float) -> Problem:
+    """The client stopped in the middle of its request's head (``limits.head_time``)."""
+    return Problem("timeout", 408, "http_request_error", f"The head took longer than {seconds:g} s.")
+
+
 def body_slow(seconds: float) -> Problem:
     """The client stopped in the middle of its request (``limits.body_idle``)."""
     return Problem("timeout", 408, "http_request_error", f"No byte of the request's body came for {seconds:g} s.")
@@ -123,3 +135,8 @@ def render(problem: Problem, correlation_id: bytes, *, now: float, keep_alive: b
         lines.append("Connection: close")
     head = "\r\n".join(lines).encode("latin-1") + b"\r\n" + b"".join(problem.lines) + b"\r\n"
     return head if head_only else head + body
+
+
+def body_size(response: bytes) -> int:
+    """Of what ``render`` gave."""
+    return len(response) - response.index(b"\r\n\r\n") - 4

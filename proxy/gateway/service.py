@@ -19,7 +19,7 @@ from proxy.gateway.clients import Clients
 from proxy.gateway.forward import Exchange
 from proxy.gateway.headers import FORWARDED_NAMES, forwarded_lines, upgrade_lines
 from proxy.gateway.http1 import RequestHead
-from proxy.gateway.problems import Problem, body_too_large, render, shutting_down
+from proxy.gateway.problems import Problem, body_size, body_too_large, render, shutting_down
 from proxy.gateway.route import Route
 from proxy.gateway.routes import RouteTable
 from proxy.gateway.seams import ClientSide
@@ -204,29 +204,28 @@ class Gateway:
 
     def refuse(self, connection: ClientSide, head: RequestHead | None, problem: Problem, *, keep_alive: bool) -> None:
         """Write the answer to a request that never became an exchange, count and log it."""
-        correlation_id = head.correlation_id if head is not None else b""
-        correlation_id = correlation_id or b"%032x" % self._random.getrandbits(128)
+        named = head.correlation_id if head is not None else b""
+        correlation_id = named or b"%032x" % self._random.getrandbits(128)
         head_only = head is not None and head.method == b"HEAD"
-        connection.write(render(problem, correlation_id, now=self.wall(), keep_alive=keep_alive, head_only=head_only))
+        answer = render(problem, correlation_id, now=self.wall(), keep_alive=keep_alive, head_only=head_only)
+        connection.write(answer)
         method = self._label(head.method) if head is not None else "other"
         seconds = self.clock() - connection.started
         selected = self._table.find(head.path) if head is not None and problem.kind in ("allow", "limit") else None
         metrics = self._no_route if selected is None else selected.metrics
         metrics.count(method, problem.status)
         metrics.duration.observe(seconds)
+        metrics.response_bytes += body_size(answer)
         self.access_log.write(
             route=None if selected is None else selected.label,
             method=method,
             path=head.path.decode("latin-1") if head is not None else "",
             status=problem.status,
             duration_s=seconds,
-            upstream_s=None,
-            token_wait_s=0.0,
             correlation_id=correlation_id.decode("latin-1"),
-            replayed=False,
             client=problem.client or connection.peer,
-            bytes_in=0,
-            bytes_out=0,
+            bytes_out=body_size(answer),
+            why=problem,
         )
 
     def record(self, exchange: Exchange, status: int) -> None:
@@ -240,10 +239,10 @@ class Gateway:
         if exchange.upstream_seconds is not None:
             metrics.upstream_response.observe(exchange.upstream_seconds)
         bytes_in = exchange.outgoing.body.size
-        bytes_out = exchange.answer.size if exchange.answer is not None else 0
+        bytes_out = exchange.answer.size if exchange.answer is not None else exchange.told
         metrics.request_bytes += bytes_in
         metrics.response_bytes += bytes_out
-        if self.access_log.wants(status):
+        if exchange.fault is not None or self.access_log.wants(status):
             self.access_log.write(
                 route=exchange.route.label,
                 method=method,
@@ -257,6 +256,7 @@ class Gateway:
                 client=exchange.client,
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
+                why=exchange.fault,
             )
 
     def _label(self, method: bytes) -> str:

@@ -424,14 +424,14 @@ async def test_a_refusal_is_logged_and_counted(proxy: Scene) -> None:
     answer = await proxy.refused(get("/x", b"Host: again"), 400, "request")
     identifier = answer.values(b"x-correlation-id")[0].decode()
     line = await proxy.logged(correlation_id=identifier)
-    assert (line["status"], line["method"], line["path"], line["route"]) == (400, "other", "", None)
+    assert (line["status"], line["method"], line["path"], line["route"]) == (400, "GET", "/x", None)
     after = await proxy.metrics()
     grown = [
         dict(labels)
         for (name, labels), value in after.items()
         if name == "opentv_proxy_requests_total" and value != before.get((name, labels), 0)
     ]
-    assert [(labels["method"], labels["code"]) for labels in grown] == [("other", "400")]
+    assert [(labels["method"], labels["code"]) for labels in grown] == [("GET", "400")]
 
 
 async def test_a_body_too_large_by_its_own_word_is_refused_unread(proxy: Scene) -> None:

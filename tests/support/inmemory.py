@@ -166,10 +166,12 @@ class InMemory:
         clients: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
         route: Mapping[str, Any] | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         self.now = 1000.0
         self.metrics = Metrics("test")
-        self.gateway = Gateway(metrics=self.metrics, access_log=AccessLog(None, "off"), clock=lambda: self.now)
+        log = access_log or AccessLog(None, "off")
+        self.gateway = Gateway(metrics=self.metrics, access_log=log, clock=lambda: self.now)
         self.pool = MemoryPool(self.metrics)
         config = RouteConfig.model_validate({"path": "/", "upstream": "http://up", **(route or {})})
         self.route = Route(config, source=source, pool=self.pool, metrics=self.metrics.route("/"))
