@@ -6,6 +6,7 @@ field of one line. The last step before writing takes out what looks like a secr
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import re
@@ -52,7 +53,7 @@ def setup(
 
     May be called again (a reload): loggers from ``get`` follow, those already bound keep their level.
     """
-    out = sys.stderr if stream is None else stream
+    out = _stderr() if stream is None else stream
     chain = _chain(fmt, out, now)
     _configure(level, chain, out)
     root = logging.getLogger()
@@ -62,6 +63,16 @@ def setup(
     quiet.propagate = False
     quiet.handlers = [logging.NullHandler()]
     return AccessLog(out, access, fmt, now=now)
+
+
+def _stderr() -> TextIO:
+    """``sys.stderr``, made to write whole lines: unbuffered, as PYTHONUNBUFFERED makes it in many a container, it loses
+    what the kernel does not take at once, as when a signal comes while nobody reads."""
+    stream = sys.stderr
+    if isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+        descriptor, encoding, errors = stream.fileno(), stream.encoding, stream.errors
+        stream = sys.stderr = open(descriptor, "w", 1, encoding, errors, closefd=False)  # noqa: SIM115 - to the end
+    return stream
 
 
 def install_hooks() -> None:
