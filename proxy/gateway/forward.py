@@ -197,7 +197,7 @@ class Exchange:
             self.head.keep_alive = False
         if self.replayed:
             self._accepted(answer.status)
-        gateway = self._inbound.scheme + b"://" + (self.head.host or self._inbound.address())
+        gateway = self.head.origin or self._inbound.scheme + b"://" + (self.head.host or self._inbound.address())
         return answer.head(self.correlation_id, self.route.origins, gateway, keep_alive=self.head.keep_alive)
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
@@ -266,8 +266,8 @@ class Exchange:
         self.fail(problem)
 
     def fail(self, problem: Problem) -> None:
-        """The gateway's own answer, where none has begun. Else the head is out, and only a broken connection still tells
-        that the body is not whole (A17)."""
+        """The gateway's own answer, where none has begun. Else the head is out, and only a broken connection tells that
+        the body is not whole (A17)."""
         if self.over:
             return
         self.fault = problem
