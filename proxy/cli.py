@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         code: int = options.run(options)
         if sys.stdout is not None:
-            sys.stdout.flush()
+            with suppress(BrokenPipeError):  # whoever read our output has read enough; what was found stays
+                sys.stdout.flush()
     except ConfigError as error:
         for fault in error.faults:
             _say(fault)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ProxyError as error:
         _say(error)
         return FAILED
-    except BrokenPipeError:  # whoever read our output has read enough
+    except BrokenPipeError:  # of a command that only shows something
         return DONE
     except OSError as error:
         _say(error.strerror or error)

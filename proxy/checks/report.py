@@ -50,6 +50,7 @@ class Report:
         self._terminal = err.isatty() and environ.get("TERM") != "dumb"
         self._columns, self._mono = columns, mono
         self._waiting, self._since = "", 0.0
+        self._heard = True
         self.findings: list[Finding] = []
 
     @property
@@ -62,8 +63,7 @@ class Report:
         self.findings.append(finding)
         if not self._as_json:
             self._clear()
-            self._out.write("".join(f"{line}\n" for line in self._lines(finding)))
-            self._out.flush()
+            self._say("".join(f"{line}\n" for line in self._lines(finding)))
             self.tick()
 
     def progress(self, words: str) -> None:
@@ -91,11 +91,20 @@ class Report:
         if self._as_json:
             found = [{name: getattr(finding, name) for name in _FIELDS} for finding in self.findings]
             head = {"ok": self.ok, "problems": counts["problem"], "hints": counts["hint"]}
-            self._out.write(json.dumps({**head, "findings": found}, indent=2) + "\n")
+            self._say(json.dumps({**head, "findings": found}, indent=2) + "\n")
         else:
             told = (f"{count or 'no'} {kind}{'s' if count != 1 else ''}" for kind, count in counts.items())
-            self._out.write(f"\n{', '.join(told)}\n")
-        self._out.flush()
+            self._say(f"\n{', '.join(told)}\n")
+
+    def _say(self, text: str) -> None:
+        """To nobody, once whoever reads has read enough: sessions are still to be ended, and the exit code to be told."""
+        if not self._heard:
+            return
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except BrokenPipeError:
+            self._heard = False
 
     def _count(self, severity: str) -> int:
         return sum(finding.severity == severity for finding in self.findings)

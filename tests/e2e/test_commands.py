@@ -123,6 +123,20 @@ async def test_a_reader_that_has_read_enough_is_no_failure(arguments: tuple[str,
     assert process.err == []
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize(("roles", "code"), [(["operatorRole"], 0), (["a role that is missing"], 3)])
+async def test_check_ends_with_what_it_found_whoever_reads_it(
+    roles: list[str], code: int, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with Sandbox() as sandbox:
+        config = for_sandbox(sandbox)
+        config["identities"]["opentv"]["expect_roles"] = roles
+        async with running("check", "-c", written(config, tmp_path), *options, read=False) as process:
+            assert await process.ended() == code, process.words()
+        assert process.err == []
+        assert sandbox.state.counters["logout_requests"] == 1
+
+
 async def test_output_that_cannot_be_written_is_a_failure_in_words() -> None:
     with Path("/dev/full").open("w") as full:
         for arguments in (["schema"], ["config", "-c", "config/proxy.yaml"]):  # one is still buffered at the end
