@@ -97,7 +97,7 @@ class Report:
             self._say(f"\n{', '.join(told)}\n")
 
     def _say(self, text: str) -> None:
-        """To nobody, once whoever reads has read enough: sessions are still to be ended, and the exit code to be told."""
+        """To nobody, once whoever reads has read enough: sessions are still to be ended, and a code to be returned."""
         if not self._heard:
             return
         try:
