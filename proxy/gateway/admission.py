@@ -1,9 +1,11 @@
 """Who is let in; who is not is counted, told why, and slowed where it tries one wrong credential after the other."""
 
+import re
 from typing import Final
 
 from proxy.config import Limits
 from proxy.gateway.clients import Clients, Verdict
+from proxy.gateway.fields import Fields
 from proxy.gateway.headers import values_of
 from proxy.gateway.http1 import RequestHead
 from proxy.gateway.problems import Problem
@@ -12,6 +14,8 @@ from proxy.gateway.slowdown import Slowdown
 from proxy.metrics import Metrics
 
 _HELD_SHARE: Final = 4  # of the connections that an address may have, one in so many may wait for a held-back answer
+_PROTO: Final = re.compile(rb"(https?) *(?:,|$)", re.IGNORECASE)
+_AUTHORITY: Final = re.compile(rb"([A-Za-z0-9._~:\[\]-]+) *(?:,|$)")
 
 
 class Admission:
@@ -27,6 +31,8 @@ class Admission:
         peer = connection.peer
         verdict = clients.judge(peer, connection.has_certificate, lambda name: values_of(head.fields, name))
         if verdict.reason is None:
+            if verdict.trusted:
+                head.origin = _origin(head.fields, connection.scheme, head.host)
             return verdict
         self._denied[verdict.reason] += 1
         if verdict.reason == "address":
@@ -50,3 +56,13 @@ class Admission:
     def released(self, peer: str) -> None:
         """A held-back answer has been given, or nobody waits for it any more."""
         self._slowdown.release(peer)
+
+
+def _origin(fields: Fields, scheme: bytes, host: bytes) -> bytes:
+    """Where a client came to, as the trusted proxy in front of it says, the first where there are several; what it does
+    not say is as seen here. Empty where nobody named a host."""
+    if proto := _PROTO.match(b"".join(values_of(fields, b"x-forwarded-proto")[:1])):
+        scheme = proto[1].lower()
+    if name := _AUTHORITY.match(b"".join(values_of(fields, b"x-forwarded-host")[:1])):
+        host = name[1]
+    return scheme + b"://" + host if host else b""

@@ -57,7 +57,8 @@ class RequestHead:
     """A request's head. target: as it goes on (origin-form or ``*``), byte for byte. length: None without one.
 
     options: what ``Connection`` names, lower case. dropped: all that ends at the gateway for this request only, folded
-    (RequestRules.build says what). upgrade: the value of ``Upgrade`` when Connection asks for it.
+    (RequestRules.build says what). upgrade: the value of ``Upgrade`` when Connection asks for it. origin: where the
+    client came to, by the word of a trusted proxy, scheme and all.
     """
 
     host: bytes = b""
@@ -68,6 +69,7 @@ class RequestHead:
     options: frozenset[bytes] = _NOTHING
     dropped: frozenset[bytes] = _NOTHING
     correlation_id: bytes = b""
+    origin: bytes = b""
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: Fields) -> None:
         self.method = method

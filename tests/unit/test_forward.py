@@ -74,6 +74,32 @@ async def test_no_time_that_was_granted_ends_early(begun: bytes, answered: bytes
         assert end or client.is_closing()
 
 
+PROTO, HOST = b"X-Forwarded-Proto: https\r\n", b"X-Forwarded-Host: crm.example\r\n"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "lines", "seen"),
+    [
+        ("127.0.0.1/32", PROTO + HOST, b"https://crm.example/x"),
+        ("127.0.0.1/32", PROTO, b"https://gw/x"),
+        ("127.0.0.1/32", HOST, b"http://crm.example/x"),
+        ("127.0.0.1/32", b"X-Forwarded-Proto: https, http\r\nX-Forwarded-Host: a:8443, b\r\n", b"https://a:8443/x"),
+        ("127.0.0.1/32", b"X-Forwarded-Proto: gopher\r\nX-Forwarded-Host: a/b\r\n", b"http://gw/x"),
+        ("127.0.0.1/32", b"", b"http://gw/x"),
+        ("192.0.2.1/32", PROTO + HOST, b"http://gw/x"),
+    ],
+)
+async def test_a_redirect_leads_to_where_the_client_came_by_the_word_of_a_trusted_proxy(
+    trusted: str, lines: bytes, seen: bytes
+) -> None:
+    """Behind a load balancer that ends TLS, http:// would have the CRM send its key in the clear."""
+    with InMemory(clients={"trusted_proxies": [trusted], "allow_from": ["127.0.0.1/32", "10.1.1.1/32"]}) as there:
+        client = there.dial()
+        client.receive(b"GET / HTTP/1.1\r\nHost: gw\r\nX-Forwarded-For: 10.1.1.1\r\n" + lines + b"\r\n")
+        there.upstreams[0].receive(answer(b"302", b"Location: http://up/x\r\n"))
+        assert b"\r\nLocation: " + seen + b"\r\n" in client.written
+
+
 TINY = b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: gw\r\n" + CHUNKED
