@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from proxy import __version__
 from proxy.admin import Check
-from proxy.config import Config, RemoteIdentity, Route, warnings
+from proxy.config import Config, ConfigFiles, RemoteIdentity, Route, warnings
 from proxy.config.safety import open_key_file
 from proxy.errors import Fault, TokenUnavailableError
 from proxy.gateway.service import Gateway
@@ -31,6 +31,7 @@ class Running(Protocol):
     metrics: Metrics
     ready: bool
     reload_faults: Sequence[Fault]
+    files: ConfigFiles
 
     @property
     def config(self) -> Config: ...
@@ -101,7 +102,7 @@ class Overview:
                 "reload_ok": server.metrics.config_reload_ok,
                 "faults": [{"path": fault.path, "words": fault.message} for fault in server.reload_faults],
             },
-            "warnings": [*warnings(server.config), *self._key_file(), *self._clocks()],
+            "warnings": [*warnings(server.config), *self._files(), *self._clocks()],
         }
 
     def _identity(self, name: str) -> dict[str, object]:
@@ -116,8 +117,9 @@ class Overview:
             "endpoint": config.endpoint if isinstance(config, RemoteIdentity) else None,
         }
 
-    def _key_file(self) -> Iterator[str]:
-        """As it is now: who mends its mode need not restart."""
+    def _files(self) -> Iterator[str]:
+        """As they are now: who mends one need not restart."""
+        yield from (f"{place}: {words}" for place, words in self._server.files.unusable.items())
         store = self._server.config.store
         section = store.file or store.redis
         if section is not None and (words := open_key_file(section.key_file)):

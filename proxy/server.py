@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from proxy import __version__, logs, tls
 from proxy.admin import AdminServer
 from proxy.assembly import Assembly, Parts, in_force, not_in_force
-from proxy.config import Address, Config, FileWatcher, Loaded, files_of, warnings
+from proxy.config import Address, Config, ConfigFiles, Loaded, files_of, warnings
 from proxy.descriptors import Descriptors
 from proxy.errors import ConfigError, Fault, SecretError
 from proxy.gateway.listener import Listener, listen
@@ -50,7 +51,7 @@ class Server:
         self._parts = self._assembly.build(loaded.config)
         self._changing = asyncio.Lock()  # one start, reload or end at a time
         self._retiring: dict[str, Keeper] = {}
-        self._watcher = FileWatcher()
+        self.files = ConfigFiles(self._log)
         self._descriptors = Descriptors()
         self._tls: ssl.SSLContext | None = None
         self._sockets: list[socket.socket] = []
@@ -98,7 +99,7 @@ class Server:
         for keeper in self.keepers.values():
             await keeper.start()
         await self._listen(config)
-        self._watcher.watch(files_of(config))
+        self.files.watch(config)
         for work in (self.gateway.sweep_for_ever(), self._overview.sample_for_ever(), self._watch_files()):
             self._spawn(work)
         self.ready = True
@@ -181,7 +182,7 @@ class Server:
     def _reloaded(self, wanted: Config, config: Config) -> None:
         self.metrics.config_reload_ok, self.reload_faults = True, ()
         self.metrics.config_reload_at = time.time()
-        self._watcher.watch(files_of(config))
+        self.files.watch(config)
         self.gateway.access_log.flush()
         self.gateway.access_log = logs.setup(config.log.level, config.log.format, config.log.access)
         self._reload_listener_tls(config)
@@ -207,7 +208,7 @@ class Server:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.look()
-            changed = await asyncio.to_thread(self._watcher.poll)
+            changed = await asyncio.to_thread(self.files.poll)
             if changed:
                 self._files_changed(changed)
 
@@ -216,10 +217,8 @@ class Server:
         if config.listen.tls is not None and changed & files_of(config.listen.tls):
             self._reload_listener_tls(config)
         if changed & files_of(config.clients):
-            try:
+            with suppress(SecretError):  # which of the files cannot be used has been told
                 self._parts.clients.reload_secrets()
-            except SecretError as error:
-                self._log.error("client credentials", words=str(error))
         for index, (route, at_work) in enumerate(zip(config.routes, self._parts.routes, strict=True)):
             try:
                 at_work.files_changed(changed, f"routes.{index}")

@@ -2,6 +2,7 @@
 
 from proxy.config.base import ClientTls, ListenTls, files_of
 from proxy.config.effective import render_effective
+from proxy.config.files import ConfigFiles
 from proxy.config.forwardproxy import ForwardProxy
 from proxy.config.identities import (
     AgsIdentity,
@@ -50,6 +51,7 @@ __all__ = [
     "ClientTls",
     "Clients",
     "Config",
+    "ConfigFiles",
     "FileStore",
     "FileWatcher",
     "ForwardProxy",

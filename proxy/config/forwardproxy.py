@@ -5,12 +5,12 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pydantic import Field, GetJsonSchemaHandler, SecretStr, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from proxy.config.base import Model
-from proxy.config.secrets import SecretValue
+from proxy.config.secrets import Secret, SecretValue
 from proxy.config.types import Address, FilePath
 from proxy.config.web import ProxyUrl, UserName
 
@@ -23,7 +23,7 @@ class ForwardProxy(Model):
 
     url: ProxyUrl | None = Field(default=None, description="Where it listens: http://host:port.")
     username: UserName | None = Field(default=None, description="User name it wants (Basic, RFC 7617).")
-    password: SecretStr | None = Field(default=None, description="That user's password.")
+    password: Secret | None = Field(default=None, description="That user's password.")
     password_file: FilePath | None = Field(default=None, description="File that holds the password.")
 
     @property

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from proxy.config.base import ClientTls, Model, one_of
 from proxy.config.forwardproxy import ForwardProxy
+from proxy.config.secrets import Secret
 from proxy.config.types import Duration, FilePath
 from proxy.config.web import BaseUrl, CredentialHeader, EndpointUrl, HeaderName, HeaderValue, Label, Scheme
 
@@ -51,7 +52,7 @@ class Parameter(Model):
     model_config = one_of("value")
 
     name: Label = Field(description="The parameter's name, as /servicediscovery lists it.")
-    value: SecretStr | None = Field(default=None, description="Its value.")
+    value: Secret | None = Field(default=None, description="Its value.")
     value_file: FilePath | None = Field(default=None, description="File that holds its value.")
 
 
@@ -111,17 +112,17 @@ class TokenEndpointIdentity(RemoteIdentity):
     )
     client_id: Label = Field(description="The client's identifier at the provider.")
     client_auth: ClientAuth = Field(default="none", description="How the client proves who it is. It is never probed.")
-    client_secret: SecretStr | None = Field(default=None, description="Secret of client_auth post and basic.")
+    client_secret: Secret | None = Field(default=None, description="Secret of client_auth post and basic.")
     client_secret_file: FilePath | None = Field(default=None, description="File that holds the client secret.")
     username: Label | None = Field(default=None, description="User of grant password.")
-    password: SecretStr | None = Field(default=None, description="Password of grant password.")
+    password: Secret | None = Field(default=None, description="Password of grant password.")
     password_file: FilePath | None = Field(default=None, description="File that holds the password.")
     scope: Label | None = Field(default=None, description="Scopes to ask for, separated by spaces.")
-    refresh_token: SecretStr | None = Field(default=None, description="First refresh token of grant refresh_token.")
+    refresh_token: Secret | None = Field(default=None, description="First refresh token of grant refresh_token.")
     refresh_token_file: FilePath | None = Field(
         default=None, description="File that holds the first refresh token; it is only read, never written."
     )
-    private_key: SecretStr | None = Field(default=None, description="PEM private key of client_auth private_key_jwt.")
+    private_key: Secret | None = Field(default=None, description="PEM private key of client_auth private_key_jwt.")
     private_key_file: FilePath | None = Field(default=None, description="File that holds the PEM private key.")
     audience: Label | None = Field(default=None, description="Audience of private_key_jwt; by default the token URL.")
     extra: dict[Label, str] = Field(
@@ -192,7 +193,7 @@ class VeeamIdentity(RemoteIdentity):
     system: Literal["veeam"] = Field(description="Which kind of system issues the token.")
     token_url: EndpointUrl = Field(description="The token endpoint's URL, whole.")
     username: Label = Field(description="User name.")
-    password: SecretStr | None = Field(default=None, description="Password.")
+    password: Secret | None = Field(default=None, description="Password.")
     password_file: FilePath | None = Field(default=None, description="File that holds the password.")
     extra: dict[Label, str] = Field(
         default={}, repr=False, description="Further form fields, at login and at refresh; none that other keys fill."

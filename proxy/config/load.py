@@ -1,23 +1,23 @@
 """From a file, the environment and flags to a Config, or to every fault there is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from proxy.config import schema
 from proxy.config.faults import translate, with_systems_guessed
+from proxy.config.files import named_files
 from proxy.config.forwardproxy import from_environment
 from proxy.config.model import Clients, Config, Limits, Listen, Store
 from proxy.config.overlay import DEFAULT, Overlay, origin_of
 from proxy.config.rules import check_tree
 from proxy.config.safety import open_door, same_port, sizes
-from proxy.config.secrets import SecretValue
-from proxy.config.types import Address, ListenAddress, OverlayText, anchor
+from proxy.config.types import Address, ListenAddress, OverlayText
 from proxy.config.yamlfile import read_yaml
-from proxy.errors import ConfigError, Fault, SecretError
+from proxy.errors import ConfigError, Fault
 
 SEARCH = (Path("/etc/opentv-proxy/proxy.yaml"), Path("config/proxy.yaml"))
 """Where the file is looked for when neither ``-c`` nor ``$OPENTV_PROXY_CONFIG`` names it."""
@@ -53,7 +53,7 @@ def load_config(
 
     path: the file of ``-c``; None looks for one. flags: dotted path to value; None stands for a flag not given.
     read_secrets: also make sure that every file the configuration names can be read. judge: says what else is wrong;
-    asked even while other sections are, see ``build``.
+    asked even while other sections are, see ``build``; then files that can be read are looked at in any case.
     """
     file = find_file(path, environ, search)
     if file is None and not any(name.startswith(PREFIX) for name in environ) and "routes" not in flags:
@@ -125,13 +125,15 @@ def build(
         faults += same_port(listen, admin)
     if limits:
         faults += sizes(limits)
-    unreadable = list(_unreadable(tree, base)) if read_secrets or judge is not None else []
-    if read_secrets:
-        faults += unreadable
+    unusable = []
+    if read_secrets or judge is not None:
+        unusable = [(file, Fault(file.where, words)) for file in named_files(tree, base) if (words := file.fault())]
+    faults += [fault for file, fault in unusable if read_secrets or os.access(file.path, os.R_OK)]
     if judge is not None:
         store = _part(TypeAdapter(Store), tree.get("store") or {}, context)
         parts: Any = {"listen": listen or Listen(), "store": store or Store(), "identities": {}, "routes": []}
-        told = {fault.path for fault in (*faults, *unreadable)}  # a file that is not there is no file without a key
+        # A file that is not there is no file without a key.
+        told = {fault.path for fault in faults} | {file.where for file, _ in unusable}
         faults += [fault for fault in judge(config or Config.model_construct(**parts)) if fault.path not in told]
     return config, list(dict.fromkeys(faults))
 
@@ -141,37 +143,6 @@ def _part(adapter: TypeAdapter[_T], value: object, context: dict[str, Any]) -> _
         return adapter.validate_python(value, context=context)
     except ValidationError:
         return None
-
-
-def _unreadable(tree: dict[str, Any], base: Path | None) -> Iterator[Fault]:
-    """Files that the configuration names and that cannot be used now."""
-    for place in schema.places(tree):
-        key = str(place.path[-1]) if place.path else ""
-        # The token of system token_file may come later, and a store makes its own file.
-        if "path" not in place.kinds or not key.endswith("_file") or place.value is None:
-            continue
-        try:
-            path = anchor(place.value, base)
-        except ValueError:
-            continue
-        if words := _unusable(path, key, in_tls=place.path[-2] == "tls"):
-            yield Fault(schema.dotted(place.path), words)
-
-
-def _unusable(path: Path, key: str, *, in_tls: bool) -> str:
-    try:
-        if in_tls:
-            with path.open("rb") as file:
-                return "" if file.read(1) else f"the file {path} is empty"
-        secret = SecretValue(path=path)
-        _ = secret.lines() if key in ("keys_file", "key_file") else secret.read()
-    except SecretError as exc:
-        return str(exc)
-    except FileNotFoundError:
-        return f"the file {path} does not exist"
-    except OSError as exc:
-        return f"the file {path} cannot be read: {exc.strerror}"
-    return ""
 
 
 def _with_origin(fault: Fault, origins: Mapping[str, str]) -> Fault:

@@ -3,13 +3,14 @@
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, SecretStr, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from proxy.config.base import ListenTls, Model, one_of
 from proxy.config.identities import Identity
 from proxy.config.routes import Route
+from proxy.config.secrets import Secret
 from proxy.config.types import Address, Duration, FilePath, ListenAddress, NetworkField, PlacePath, Size
 from proxy.config.web import CredentialHeader, Label, UserName
 
@@ -40,7 +41,7 @@ class BasicUser(Model):
 
     model_config = one_of("password")
 
-    password: SecretStr | None = Field(default=None, description="The client's password.")
+    password: Secret | None = Field(default=None, description="The client's password.")
     password_file: FilePath | None = Field(default=None, description="File that holds the client's password.")
 
 
@@ -50,7 +51,7 @@ class ApiKeys(Model):
     model_config = one_of("keys")
 
     header: CredentialHeader = Field(default="X-Api-Key", description="Header field that carries the key.")
-    keys: list[SecretStr] | None = Field(default=None, min_length=1, description="The keys.")
+    keys: list[Secret] | None = Field(default=None, min_length=1, description="The keys.")
     keys_file: FilePath | None = Field(
         default=None, description="File with one key a line; lines that begin with # are comments."
     )
@@ -114,7 +115,7 @@ class RedisStore(Model):
 
     model_config = one_of("url")
 
-    url: SecretStr | None = Field(
+    url: Secret | None = Field(
         default=None,
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL, with user and password "
         "if needed, and options of redis-py in its query.",

@@ -14,8 +14,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Literal, NamedTuple
 
 from proxy.config import Clients as ClientsConfig
-from proxy.config import SecretValue
-from proxy.config.secrets import read_text
 from proxy.errors import ConfigError, Fault, SecretError
 from proxy.gateway.headers import fold
 
@@ -112,7 +110,7 @@ class Clients:
                 passwords[user] = self._passwords.get(user, _NOBODY)
         if self._keys_source is not None:
             try:
-                self._keys = tuple(_digest(key.encode()) for key in _keys(self._keys_source))
+                self._keys = tuple(_digest(key.encode()) for key in self._keys_source.keys())
                 if not self._keys:
                     faults.append(f"the keys file {self._keys_source.path} holds no key: no client is admitted by one")
             except SecretError as error:
@@ -245,13 +243,6 @@ class Clients:
 def _digest(secret: bytes) -> bytes:
     """Comparing digests in constant time tells nothing, not even the length."""
     return hashlib.sha256(secret).digest()
-
-
-def _keys(source: SecretValue) -> list[str]:
-    """In a file, what begins with # is a comment: a note of whose key the next line is."""
-    if source.path is None:
-        return source.lines()
-    return [line for line in map(str.strip, read_text(source.path).splitlines()) if line and line[0] != "#"]
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

@@ -238,7 +238,8 @@ async def test_keys_that_are_none_end_a_start_with_2_and_words(sandbox: Sandbox,
     assert not (tmp_path / "tokens.json").exists()
 
 
-async def test_the_status_says_of_a_key_file_that_others_may_read_as_long_as_they_may(tmp_path: Path) -> None:
+async def test_the_status_says_what_is_wrong_with_a_key_file_as_long_as_it_is(tmp_path: Path) -> None:
+    """Others may read it; it is gone, or holds no key, which the log tells as well, once."""
     keys = key_file(tmp_path)
     keys.chmod(0o644)
     site: dict[str, Any] = {"routes": [{"path": "/", "upstream": "http://127.0.0.1:1", "identity": None}]}
@@ -247,13 +248,25 @@ async def test_the_status_says_of_a_key_file_that_others_may_read_as_long_as_the
 
         async def warned() -> list[str]:
             async with session.get(f"{gateway.admin_url}/status") as answer:
-                return [words for words in (await answer.json())["warnings"] if "is open to others" in words]
+                return [words for words in (await answer.json())["warnings"] if str(keys) in words]
+
+        async def says(part: str) -> bool:
+            return [part in words for words in await warned()] == ([True] if part else [])
 
         assert [f"{keys} is open to others (mode 0644)" in words for words in await warned()] == [True]
         keys.chmod(0o600)
         assert await warned() == []
         keys.chmod(0o660)
         assert ["(mode 0660)" in words for words in await warned()] == [True]
+        keys.unlink()
+        await until(lambda: says("store.file.key_file: the secret file"), 5.0, "the status to miss the file")
+        keys.write_text("garbage\n")
+        keys.chmod(0o600)
+        await until(lambda: says("expected 32 random bytes"), 5.0, "the status to see garbage")
+        key_file(tmp_path)
+        await until(lambda: says(""), 5.0, "the status to see a key again")
+        told = [(line["event"], line["path"]) for line in gateway.records if "file " in line["event"]]
+        assert told == [(f"file {what}", "store.file.key_file") for what in ("unusable", "unusable", "usable again")]
 
 
 def test_what_is_stored_is_ciphertext_of_its_own_format(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ SHAPE = {
         for name in ("X-Correlation-Id", "x_correlation_id", "X-Forwarded-For", "Forwarded", "Proxy-Authorization")
     },
     "clients: {api_keys: {header: Authorization, keys: [a]}}": [],
+    "clients: {api_keys: {keys: [a, ' ', '']}}": [
+        "clients.api_keys.keys.1: is empty",
+        "clients.api_keys.keys.2: is empty",
+    ],
+    "clients: {basic: {crm: {password: ''}}}": ["clients.basic.crm.password: is empty"],
+    "store: {redis: {url: '', key_file: k}}": ["store.redis.url: is empty"],
     "store: disk": ["store: expected memory, {file: {path, key_file}} or {redis: {url_file, key_file, prefix}}"],
     "store: {file: {path: a}}": ["store.file.key_file: is required"],
     "identities: {'a b': {system: keycloak}}": [
@@ -102,6 +108,9 @@ CREDENTIALS = {
     "username: alice": ["password: is required with grant password, or password_file in its place"],
     "password: 12345, username: alice": ["password: expected text (a number, true or false needs quotes to be text)"],
     f"{USER}, password_file: f": ["password: give either password or password_file, not both"],
+    "username: alice, password: ''": ["password: is empty"],
+    f"{USER}, client_auth: post, client_secret: ' '": ["client_secret: is empty"],
+    f"{USER}, proxy: {{url: 'http://h', username: u, password: ''}}": ["proxy.password: is empty"],
     f"{USER}, grant: passwort": [
         "grant: expected one of password, client_credentials, refresh_token; did you mean password?"
     ],
@@ -346,6 +355,12 @@ def test_every_secret_is_read_once_at_load(tmp_path: Path, content: str | None, 
     (found,) = faults_of(tmp_path, idp("username: alice, password_file: pw"), read_secrets=True)
     assert found.startswith(f"identities.idp.password_file: the secret file {tmp_path}/pw ")
     assert words in found
+
+
+def test_a_keys_file_that_holds_only_comments_holds_no_key(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# nobody any more\n\n")
+    (found,) = faults_of(tmp_path, f"{PLAIN}clients: {{api_keys: {{keys_file: keys}}}}", read_secrets=True)
+    assert found.startswith(f"clients.api_keys.keys_file: the keys file {tmp_path}/keys holds no key")
 
 
 def test_no_fault_repeats_a_value(tmp_path: Path) -> None:

@@ -44,10 +44,11 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
         (None, "does not exist"),
         (b"", "is empty"),
         (b"\n", "is empty"),
+        (b" \t\n\n", "is empty"),
         (b"\xff\xfe", "UTF-8"),
         (b"x" * (LIMIT + 1), "64 KiB"),
     ],
-    ids=["missing", "empty", "blank", "not text", "too long"],
+    ids=["missing", "empty", "one newline", "blank", "not text", "too long"],
 )
 def test_an_unusable_file_is_named_in_words(tmp_path: Path, content: bytes | None, words: str) -> None:
     """The operator learns which file and why, never what is in it."""
@@ -67,13 +68,12 @@ def test_a_directory_is_no_secret(tmp_path: Path) -> None:
 
 
 def test_several_secrets_stand_one_a_line(tmp_path: Path) -> None:
-    """Blank lines and white space around do not count; none at all is an error."""
+    """Blank lines, comments and white space around do not count; none at all is how keys are taken back."""
     file = tmp_path / "keys"
-    file.write_text("one\n\n  two \r\n")
-    assert SecretValue(path=file).lines() == ["one", "two"]
-    file.write_text(" \n\n\n")
-    with pytest.raises(SecretError, match="holds no line"):
-        SecretValue(path=file).lines()
+    file.write_text("# whose\none\n\n  two \r\n")
+    assert SecretValue(path=file).keys() == ["one", "two"]
+    file.write_text(" \n# gone\n\n")
+    assert SecretValue(path=file).keys() == []
 
 
 def test_a_secret_never_shows_itself() -> None:

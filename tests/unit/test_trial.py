@@ -50,6 +50,16 @@ def test_a_file_that_is_not_there_is_left_to_who_reads_secrets(tmp_path: Path) -
     assert listing(tmp_path, store=in_file(tmp_path)) == []
 
 
+def test_a_file_that_is_there_is_looked_at_where_no_secret_is_needed(tmp_path: Path) -> None:
+    """`config` refuses what `run` would, as far as it can see."""
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "keys").write_text("# nobody\n")
+    basic = {"a": {"password_file": "empty"}, "b": {"password_file": "missing"}}
+    clients = {"basic": basic, "api_keys": {"keys_file": "keys"}}
+    places = ["clients.basic.a.password_file", "clients.api_keys.keys_file"]
+    assert listing(tmp_path, clients=clients) == places
+
+
 @pytest.mark.parametrize("url", ["redis://h:port/0", "http://h/", "redis://h?no_such_option=1"])
 def test_a_url_that_redis_py_refuses_is_a_fault_there(tmp_path: Path, url: str) -> None:
     key_file(tmp_path)

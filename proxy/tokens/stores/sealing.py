@@ -5,26 +5,24 @@ apart), DATA is 12 random bytes and the ciphertext, base64. The identity's name,
 authenticated with it: a text moved to another identity's place does not open.
 """
 
-import binascii
 import os
 import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from hashlib import sha256
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from proxy.config import SecretValue
 from proxy.config.safety import open_key_file
+from proxy.config.secrets import read_keys
 from proxy.errors import ProxyError, SecretError
 
 VERSION: Final = "opentv1"
 _SEALED: Final = re.compile(rf"{VERSION}\.([0-9a-f]{{8}})\.([A-Za-z0-9_-]+={{0,2}})")
 _NONCE: Final = 12
-_KEY: Final = 32
 
 
 class DamagedError(ProxyError):
@@ -36,8 +34,8 @@ class UnknownKeyError(ProxyError):
 
 
 class Keyring:
-    """The keys of ``key_file``, read anew when the file changes. warn: told in words of a file that others may read,
-    and of a changed one that cannot be used: the keys that there were stay.
+    """The keys of ``key_file``, read anew when the file changes; while it cannot be used, which ``ConfigFiles`` tells,
+    the keys that there were stay. warn: told in words of a file that others may read.
 
     State: ``_keys`` and ``_stamp``, replaced whole; several threads may read the file at once, to the same end.
     """
@@ -54,10 +52,8 @@ class Keyring:
         stamp = file_stamp(self._path)
         if stamp != self._stamp and stamp is not None:
             self._stamp = stamp
-            try:
+            with suppress(SecretError):
                 self._keys = read_keys(self._path)
-            except SecretError as error:
-                self._warn(f"the former keys stay in use: {error}")
             self._judge()
         return self._keys
 
@@ -90,21 +86,6 @@ class Sealer:
             return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], _bound(name, identity))
         except (InvalidTag, ValueError):
             raise DamagedError("it was changed after it was sealed, or is another identity's") from None
-
-
-def read_keys(path: Path) -> dict[str, bytes]:
-    """Keys by name, in the file's order. Raises SecretError in words that name the line, never its content."""
-    keys: dict[str, bytes] = {}
-    for number, line in enumerate(SecretValue(path=path).lines(), 1):
-        try:
-            key = b64decode(line.replace("-", "+").replace("_", "/") + "=" * (-len(line) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != _KEY:
-            words = "expected 32 random bytes in base64, as `openssl rand -base64 32` makes them"
-            raise SecretError(f"key {number} of {path}: {words}")
-        keys[sha256(b"opentv-proxy key name\0" + key).hexdigest()[:8]] = key
-    return keys
 
 
 def _bound(key_name: str, identity: str) -> bytes:
