@@ -104,7 +104,7 @@ class Keeper:
         if self._heir is not None:
             return self._heir.rejected(credential, correlation_id)
         current = self.current()
-        # By token: after a reload two credentials may carry the same one.
+        # By token: after a reload, or a look into a file, two credentials may carry the same one.
         if current is not None and current.fingerprint != credential.fingerprint:
             return current
         now = self._clock.now()
@@ -282,7 +282,7 @@ class Keeper:
     async def _successor(self, task: asyncio.Task[Any], old: Credential) -> Credential | None:
         await self._wait(task)
         current = self.current()
-        return None if current is old else current
+        return None if current is None or current.fingerprint == old.fingerprint else current
 
     async def _wait(self, task: asyncio.Task[Credential | None]) -> None:
         began = self._mono()

@@ -35,23 +35,27 @@ class Minting:
         exchange = Exchange("refresh", trigger, self._clock.now(), correlation_id or str(uuid4()))
         # Looks end before the patience of those who wait does, so that they learn why.
         until = exchange.sent.mono + (self._timeout - LOOK_EVERY if urgent else 0.0)
+        told = ""
         while True:
             now = self._clock.now()
+            last = now.mono + LOOK_EVERY > until
             try:
-                grant = self._fresh(self._local.mint(now.wall), life.pair, trigger)
+                grant = self._fresh(self._local.mint(now.wall), life, trigger, now.mono, waits=not last)
                 break
             except (SecretError, TokenError) as error:
-                if now.mono + LOOK_EVERY <= until:
-                    await self._clock.sleep(LOOK_EVERY)
-                    continue
                 # A look costs nothing: once nothing can be served, the next one is soon, however long this lasts.
                 soon = None if life.alive(now.mono) else SOON
                 failed = (
                     error if isinstance(error, TokenError) else TokenError("malformed", str(error), retry_after=soon)
                 )
-                self._ledger.failed(exchange, failed, now)
-                life.failed(failed, "refresh", now.mono)
-                raise failed from error
+                # With nothing to serve, the first look's cause is news already: /readyz tells it.
+                if failed.words != told and (last or soon is not None):
+                    self._ledger.failed(exchange, failed, now)
+                    told = failed.words
+                if last:
+                    life.failed(failed, "refresh", now.mono)
+                    raise failed from error
+            await self._clock.sleep(LOOK_EVERY)
         pair = from_login(grant, now, opened=False)
         self._ledger.obtained(exchange, pair, now)
         return pair
@@ -75,12 +79,18 @@ class Minting:
         """Asked when a file changed: only the next look tells what is in it now."""
         return True
 
-    def _fresh(self, grant: Grant, pair: TokenPair | None, trigger: Trigger) -> Grant:
-        """The grant, unless it is the token that was to be replaced. One without an end is only looked at."""
+    def _fresh(self, grant: Grant, life: Life, trigger: Trigger, now: float, *, waits: bool) -> Grant:
+        """The grant, unless it is the token that was to be replaced. One without an end is only looked at. waits: for
+        another than the one that the platform refused; where none comes, that one is as good as it was: it may lack a
+        permission, and no exchange has failed."""
+        pair = life.pair
         if pair is None or grant.access != pair.access or trigger in _ANYTHING:
             return grant
         if trigger == "rejected":
-            raise TokenError("timeout", f"the platform refused the token in {self._local.place}, and no other came")
+            if waits:
+                raise TokenError("timeout", f"the platform refused the token in {self._local.place}")
+            if life.alive(now):
+                return grant
         if pair.expires - pair.obtained.mono < float("inf"):
             raise TokenError("timeout", f"the token in {self._local.place} nears its end, and no other came")
         return grant

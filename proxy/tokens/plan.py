@@ -153,8 +153,8 @@ class Life:
     def carries_on(self, step: Step, error: TokenError, now: float, *, patient: bool) -> bool:
         """Whether the same renewal goes on with another exchange after this one failed. patient: somebody waits for
         it, and not for long yet."""
-        if step == "login":
-            return False
+        if step == "login" and not (self.can_login and error.result == "invalid_grant"):
+            return False  # where no password is refused, the next login is another one (a device that is forgotten)
         if error.result == "invalid_grant":
             return not self.suspended(now)
         more = self._presented < PRESENTATIONS or (self.can_login and not self.suspended(now))

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from urllib.parse import parse_qs
 
 from hypothesis import HealthCheck, given, settings
@@ -126,10 +127,11 @@ class Walk:
         """After a refused login the next one waits for a minute, or for a person; never less than a second (K7)."""
         refused = self.wing.provider.refused_logins
         logins = [at + 1000 for at in self.wing.provider.times("password")]
-        for at in refused:
+        for before, at in pairwise([0.0, *refused]):
             later = [login for login in logins if login > at + 0.01]  # they are rounded
             if later:
-                assert later[0] - at >= 59.9 or any(at - 20 <= acted <= later[0] + 0.01 for acted in self.acted)
+                # Who acts while a renewal runs is owed a login after it, and the machine may sleep in between.
+                assert later[0] - at >= 59.9 or any(before <= acted <= later[0] + 0.01 for acted in self.acted)
                 assert later[0] - at > 1
 
     async def well_again(self, keeper: Keeper) -> None:

@@ -92,7 +92,13 @@ Start = Callable[..., Awaitable[tuple[Keeper, Provider, FakeClock]]]
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+def journal() -> Journal:
+    """The log of every keeper that ``start`` starts."""
+    return Journal()
+
+
+@pytest.fixture
+async def start(journal: Journal) -> AsyncIterator[Start]:
     """A started keeper of an identity, its provider and the clock that both live by."""
     made: list[tuple[Keeper, FakeClock]] = []
 
@@ -102,7 +108,7 @@ async def start() -> AsyncIterator[Start]:
         clock = FakeClock()
         provider = Provider(clock, offset)
         provider.script = list(script)
-        parts: dict[str, Any] = {"store": MemoryStore(), "metrics": Metrics("test"), "log": Journal(), "clock": clock}
+        parts: dict[str, Any] = {"store": MemoryStore(), "metrics": Metrics("test"), "log": journal, "clock": clock}
         keeper = build_keeper("x", identity, draw=lambda: 0.0, transport=provider, **parts)
         await keeper.start()
         await settle()
@@ -203,13 +209,35 @@ async def test_a_device_is_introduced_once_and_after_ags_forgot_it(start: Start)
     assert b"deviceInformation" in provider.requests[0].body
     provider.script = [replied(401), replied(404)]
     clock.suspend(400)
-    with pytest.raises(TokenUnavailableError, match="forgotten this device"):
-        await keeper.obtain()
-    assert b'"clientId":"device-7"' in provider.requests[-1].body
-    await clock.advance(2)
+    await keeper.obtain()
     assert provider.kinds() == ["login", "refresh", "login", "login"]
-    assert b"deviceInformation" in provider.requests[-1].body
-    assert keeper.current() is not None
+    assert b'"clientId":"device-7"' in provider.requests[2].body
+    assert b"deviceInformation" in provider.requests[3].body
+
+
+@pytest.mark.parametrize(
+    ("answers", "kinds", "later"),
+    [
+        ([replied(400), replied(403), replied(403)], ["refresh", "login", "login"], []),
+        ([replied(400), replied(404), replied(401)], ["refresh", "login", "login"], []),
+        ([replied(400), replied(401)], ["refresh", "login"], []),
+        ([LOST, LOST, replied(404)], ["refresh", "refresh", "login"], ["login"]),
+    ],
+)
+async def test_a_forgotten_device_costs_one_more_sign_on_and_a_refused_password_none(
+    start: Start, answers: list[Reply | TokenError], kinds: list[str], later: list[str]
+) -> None:
+    keeper, provider, clock = await start(REMOTE["ags"])
+    provider.script = answers
+    clock.suspend(400)
+    waiting = asyncio.ensure_future(keeper.obtain())
+    await clock.advance(1.5)
+    assert provider.kinds() == ["login", *kinds]
+    await clock.advance(5)
+    assert provider.kinds() == ["login", *kinds, *later]
+    assert keeper.usable() == bool(later)
+    with pytest.raises(TokenUnavailableError):
+        await waiting
 
 
 async def test_an_ags_session_is_replaced_before_its_fixed_end_and_signed_out(start: Start) -> None:
@@ -275,6 +303,59 @@ async def test_a_rejected_token_waits_for_its_file_to_change_at_most_the_timeout
     assert (await waiting) is None
     assert clock.mono() == before + 4
     assert keeper.rejected(newer) is None
+
+
+async def refused(keeper: Keeper, clock: FakeClock) -> float:
+    """Seconds that a request waits whose token the platform refuses, and that gets no other."""
+    began = clock.mono()
+    credential = keeper.current()
+    assert credential is not None
+    outcome = keeper.rejected(credential)
+    if outcome is not None:
+        assert not isinstance(outcome, Credential)
+        waiting = asyncio.ensure_future(outcome)
+        await settle()
+        while not waiting.done():
+            await clock.advance(0.25)
+        assert (await waiting) is None
+    return clock.mono() - began
+
+
+@pytest.mark.parametrize("token", ["opaque", "a JWT"])
+async def test_a_rejection_that_the_file_does_not_cure_is_no_failure_and_is_waited_for_ever_more_rarely(
+    start: Start, journal: Journal, tmp_path: Path, token: str
+) -> None:
+    file = tmp_path / "token"
+    keeper, _, clock = await start(token_file(file))
+    file.write_text("opaque-1" if token == "opaque" else jwt(exp=clock.wall() + 86400))
+    await clock.advance(2)
+    waits = []
+    for _ in range(200):
+        seconds = await refused(keeper, clock)
+        waits += [round(clock.mono() - seconds - 1002, -1)] if seconds else []
+        status = keeper.status()
+        assert (status["state"], status["consecutive_failures"]) == ("fresh", 0)
+        await clock.advance(10 - seconds)
+    assert waits == [0, 30, 90, 210, 450, 930, 1830]
+    assert [level for level, event, _ in journal.lines if "failed" in event] == ["warning"]  # missing, at the start
+    file.write_text("opaque-2")
+    keeper.credentials_changed()
+    await clock.advance(0.1)
+    credential = keeper.current()
+    assert credential is not None
+    assert b"opaque-2" in credential.line
+
+
+async def test_why_a_token_file_cannot_be_used_is_told_from_the_first_look_on(
+    start: Start, journal: Journal, tmp_path: Path
+) -> None:
+    keeper, _, clock = await start(token_file(tmp_path / "token"))
+    last = keeper.status()["last_refresh"]
+    assert isinstance(last, dict)
+    assert "does not exist" in last["detail"]
+    assert len(journal.events("token exchange failed")) == 1
+    await clock.advance(4)
+    assert len(journal.events("token exchange failed")) == 1
 
 
 async def test_a_changed_file_is_taken_up_though_the_old_token_works(start: Start, tmp_path: Path) -> None:
