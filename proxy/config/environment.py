@@ -45,7 +45,11 @@ class EnvironmentSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         overlay = self._overlay
+        seen: dict[tuple[str, ...], str] = {}
         for name, path in self._paths:
+            first = seen.setdefault(tuple(map(folded, path)), name)
+            if first != name:
+                overlay.faults.append(Fault(".".join(path).lower(), f"the variables {first} and {name} both name it"))
             if not all(path):
                 overlay.faults.append(Fault("", f"the variable {name} names no key: a part between __ is empty"))
                 continue

@@ -1,7 +1,7 @@
 """How a layer above the file (environment, flags) changes the written tree: each value at its own place.
 
 Keys match whatever their case, and ``-`` as ``_``. Setting one of ``password`` and ``password_file`` takes the other,
-from a lower layer, away. A mapping is merged, a list replaced.
+from a lower layer, away; both in one layer are a fault. A mapping is merged, a list replaced.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,10 @@ from proxy.config import schema
 from proxy.errors import Fault
 
 DEFAULT = "default"
+_SHORT = {"listen": "address", "proxy": "url"}
+"""Sections that may be written as text, and the key that it is short for."""
+_NOTHING = (None, "memory", "none")
+"""A section that is not there, as it is written: a higher layer may put one there."""
 
 
 class Overlay:
@@ -35,10 +39,10 @@ class Overlay:
             if key is None:
                 return
             if isinstance(node, dict):
-                self._replaces(node, place, key)
+                self._replaces(node, place, key, origin)
             place = (*place, key)
             if depth < len(path) - 1:
-                node = self._section(node, key, place)
+                node = self._section(node, key, place, origin)
         self._put(node, place, value, origin)
 
     def _put(self, node: Any, place: tuple[schema.Key, ...], value: object, origin: str) -> None:  # noqa: ANN401 - a tree
@@ -70,22 +74,27 @@ class Overlay:
                 return str(known)
         return part if origin.startswith("flag") else part.lower()
 
-    def _section(self, node: Any, key: schema.Key, place: tuple[schema.Key, ...]) -> Any:  # noqa: ANN401 - a tree
+    def _section(self, node: Any, key: schema.Key, place: tuple[schema.Key, ...], origin: str) -> Any:  # noqa: ANN401 - a tree
         """The mapping or list under ``key``, made when there is none."""
         found = schema.below(node, key)
         if isinstance(found, dict | list):
             return found
+        name, short = schema.dotted(place), _SHORT.get(str(key))
         made: Any = [] if any(leaf.get("type") == "array" for leaf in schema.at(self.tree, place)) else {}
-        if place == ("listen",) and isinstance(found, str):
-            made = {"address": found}
-            self.origins["listen.address"] = self.origins.pop("listen", "file")
+        if found in _NOTHING and not self._same_layer(name, origin):
+            pass
+        elif short in schema.names(schema.at(self.tree, place)) and isinstance(found, str):
+            made = {short: found}
+            self.origins[f"{name}.{short}"] = self.origins.pop(name, "file")
+        elif found is not None:
+            self.faults.append(Fault(name, f"is no mapping of keys, and {_source(origin)} sets one in it"))
         if isinstance(node, list) and key == len(node):
             node.append(made)
         else:
             node[key] = made
         return made
 
-    def _replaces(self, node: dict[str, Any], place: tuple[schema.Key, ...], key: schema.Key) -> None:
+    def _replaces(self, node: dict[str, Any], place: tuple[schema.Key, ...], key: schema.Key, origin: str) -> None:
         """Take away what excludes ``key``: the secret's twin, the other kind of store."""
         name, known = str(key), schema.names(schema.at(self.tree, place))
         twin = name.removesuffix("_file") if name.endswith("_file") else f"{name}_file"
@@ -93,8 +102,23 @@ class Overlay:
         if place == ("store",):
             others = [other for other in node if other != name]
         for other in others:
-            node.pop(other, None)
+            where = schema.dotted((*place, other))
+            if node.pop(other, None) is not None and (rival := self._same_layer(where, origin)):
+                given = _source(origin) if rival == origin else f"{_source(rival)} and {_source(origin)}"
+                words = f"give either {other} or {name}, not both: {given} set{'s' * (rival == origin)} them"
+                self.faults.append(Fault(schema.dotted((*place, name)), words))
             self._forget((*place, other))
+
+    def _same_layer(self, where: str, origin: str) -> str:
+        """What set the place, or something in it, in the layer of ``origin``; empty when that left it alone."""
+        layer = origin.partition(" ")[0]
+        found = (by for known, by in self.origins.items() if known == where or known.startswith(f"{where}."))
+        return next((by for by in found if by.partition(" ")[0] == layer), "")
+
+
+def _source(origin: str) -> str:
+    """The variable's or the flag's name."""
+    return origin.partition(" ")[2]
 
 
 def origin_of(path: str, origins: Mapping[str, str]) -> str:

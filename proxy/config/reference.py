@@ -29,14 +29,15 @@ force, each value with where it came from.
 - **Environment.** `OPENTV_PROXY__` and the path, joined by `__`: `OPENTV_PROXY__LISTEN=0.0.0.0:8080`,
   `OPENTV_PROXY__IDENTITIES__OPENTV__PASSWORD_FILE=/run/secrets/opentv`, `OPENTV_PROXY__ROUTES__0__UPSTREAM=https://…`.
   Case does not matter and `_` also stands for `-`, so `MY_IDP` finds the identity `my-idp`; a new identity gets its
-  name in lower case. Lists and mappings are JSON. No file is needed when the environment says everything.
+  name in lower case. Lists and mappings are JSON; where another variable sets a key in such a mapping, that one wins.
+  No file is needed when the environment says everything.
 - **Paths.** A relative path in the file starts at the file's directory; one from the environment or a flag at the
   working directory.
 - **Durations.** `250ms`, `30s`, `5m`, `2h`, `1d`, or a number of seconds. **Sizes.** `64KiB`, `1MiB`, `1GiB` (powers of
   1024), `10KB` (powers of 1000), or a number of bytes.
 - **Secrets.** Every secret `x` has a twin `x_file`; exactly one of the two. One newline at the file's end is not part
   of it. Files are at most 64 KiB and are read again within 5 s of a change. Setting one twin in the environment
-  replaces the other one of the file.
+  replaces the other one of the file; setting both there is a fault.
 - **Faults** name the place by its path: `routes.0.upstream` is the first route's upstream.
 - **Reload.** SIGHUP reads everything again. A wrong new configuration changes nothing and says why.
 """

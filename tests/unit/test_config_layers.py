@@ -107,6 +107,19 @@ def test_one_twin_replaces_the_other_of_a_lower_layer(load: Load, tmp_path: Path
     assert "identities.my-idp.password_file" not in loaded.origins
 
 
+def test_what_the_environment_says_deeper_counts(load: Load) -> None:
+    """A mapping as JSON, and a variable for one key in it; text that is short for a key, and another key beside it."""
+    environ = {f"{P}LIMITS": '{"head_time": "4s", "keepalive": "6s"}', f"{P}LIMITS__HEAD_TIME": "5s"}
+    limits = load(environ).config.limits
+    assert (limits.head_time, limits.keepalive) == (5.0, 6.0)
+    environ = {f"{P}ROUTES__1__PROXY": "http://p:1", f"{P}ROUTES__1__PROXY__USERNAME": "u"}
+    loaded = load(environ | {f"{P}ROUTES__1__PROXY__PASSWORD": "pw"})
+    assert loaded.config.routes[1].proxy.url == "http://p:1"
+    assert "url: http://p:1 # env OPENTV_PROXY__ROUTES__1__PROXY\n" in re.sub(r" +", " ", render_effective(loaded))
+    environ = {f"{P}STORE__REDIS__URL": "redis://h", f"{P}STORE__REDIS__KEY_FILE": "k"}
+    assert load(environ, file=f"{FILE}store: memory\n").config.store.kind == "redis"
+
+
 def test_a_relative_path_from_outside_starts_at_the_working_directory(load: Load) -> None:
     """It was written where the process runs, in JSON as in plain text."""
     name = f"{P}IDENTITIES__MY_IDP__TLS"
@@ -159,6 +172,47 @@ def test_eleven_routes_by_environment() -> None:
         ({"ROUTES": "x"}, "routes: expected a list (set by OPENTV_PROXY__ROUTES)"),
         ({"LISTEN__": "x"}, "the variable OPENTV_PROXY__LISTEN__ names no key"),
         ({"LISTEN": "8080"}, "listen: expected host:port"),
+        (
+            {"IDENTITIES__MY_IDP__PASSWORD": "zz", "IDENTITIES__MY_IDP__PASSWORD_FILE": "pw"},
+            (
+                "identities.my-idp.password_file: give either password or password_file, not both: "
+                "OPENTV_PROXY__IDENTITIES__MY_IDP__PASSWORD and OPENTV_PROXY__IDENTITIES__MY_IDP__PASSWORD_FILE set them"
+            ),
+        ),
+        (
+            {"IDENTITIES__MY_IDP": '{"password": "zz", "password_file": "pw"}'},
+            (
+                "identities.my-idp.password_file: give either password or password_file, not both: "
+                "OPENTV_PROXY__IDENTITIES__MY_IDP sets them"
+            ),
+        ),
+        (
+            {"CLIENTS__BASIC": '{"crm": {"password": "zz"}}', "CLIENTS__BASIC__CRM__PASSWORD_FILE": "pw"},
+            (
+                "clients.basic.crm.password_file: give either password or password_file, not both: "
+                "OPENTV_PROXY__CLIENTS__BASIC and OPENTV_PROXY__CLIENTS__BASIC__CRM__PASSWORD_FILE set them"
+            ),
+        ),
+        (
+            {"STORE__FILE__PATH": "p", "STORE__REDIS__URL": "redis://h"},
+            "store.redis: give either file or redis, not both: OPENTV_PROXY__STORE__FILE__PATH and ",
+        ),
+        (
+            {"LOG__LEVEL": "info", "log__level": "debug"},
+            "log.level: the variables OPENTV_PROXY__LOG__LEVEL and OPENTV_PROXY__log__level both name it",
+        ),
+        (
+            {"LIMITS": "5", "LIMITS__HEAD_TIME": "5s"},
+            (
+                "limits: is no mapping of keys, and OPENTV_PROXY__LIMITS__HEAD_TIME sets one in it (set by "
+                "OPENTV_PROXY__LIMITS)"
+            ),
+        ),
+        (
+            {"STORE": "memory", "STORE__REDIS__URL": "redis://h"},
+            "store: is no mapping of keys, and OPENTV_PROXY__STORE__REDIS__URL sets one in it",
+        ),
+        ({"LOG__LEVEL__X": "info"}, "log.level: is no mapping of keys, and OPENTV_PROXY__LOG__LEVEL__X sets"),
         (
             {"ROUTES__0__UPSTREAM": ""},
             "routes.0.upstream: is empty: expected a URL such as https://host.example.com:8443/path (set by",
