@@ -138,18 +138,20 @@ class IdentityMetrics:
 
 
 class StoreMetrics:
-    """errors: failed operations of one token store, by operation. last_error: when the last was, None for never.
+    """errors: failed operations of one token store, by operation. last_error: when the last was, None for never;
+    last_words: what it was.
 
     now: Unix seconds.
     """
 
-    __slots__ = ("_now", "_told", "errors", "last_error")
+    __slots__ = ("_now", "_told", "errors", "last_error", "last_words")
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._told: dict[tuple[StoreOperation, str, str], float] = {}
         self.errors: dict[str, int] = dict.fromkeys(get_args(StoreOperation), 0)
         self.last_error: float | None = None
+        self.last_words = ""
 
     def count_error(self, operation: StoreOperation) -> None:
         self.errors[operation] += 1
@@ -157,7 +159,7 @@ class StoreMetrics:
 
     def is_news(self, operation: StoreOperation, identity: str, words: str) -> bool:
         """Whether nobody told this within the last minute; whoever asks tells it now."""
-        now, what = self._now(), (operation, identity, words)
+        now, what, self.last_words = self._now(), (operation, identity, words), words
         self._told = {key: at for key, at in self._told.items() if abs(now - at) < QUIET}
         if what in self._told:
             return False

@@ -14,6 +14,7 @@ from proxy.errors import Fault, TokenUnavailableError
 from proxy.gateway.service import Gateway
 from proxy.metrics import NO_ROUTE, Metrics, RouteMetrics
 from proxy.recent import Recent
+from proxy.redact import scrub
 from proxy.tokens.keeper import Keeper
 from proxy.tokens.pair import rfc3339
 
@@ -72,7 +73,7 @@ class Overview:
         seconds, gained = self._recent.gained(time.monotonic(), counts)
         lately = {"seconds": round(seconds, 1)}
         store = server.config.store.kind
-        failed = server.metrics.store(store).last_error
+        numbers = server.metrics.store(store)
         return {
             "version": __version__,
             "started_at": self._started_at,
@@ -87,14 +88,15 @@ class Overview:
                 for route, config in zip(server.gateway.routes, server.config.routes, strict=True)
             ],
             "unrouted": {
-                "requests": counts[NO_ROUTE, "requests"],
-                "last_minute": lately | {"requests": gained[NO_ROUTE, "requests"]},
+                **_unrouted(counts),
+                "last_minute": lately | _unrouted(gained),
             },
             "denied": dict(server.metrics.client_denied),
             "store": {
                 "kind": store,
-                "errors": dict(server.metrics.store(store).errors),
-                "last_error_at": rfc3339(failed) if failed is not None else None,
+                "errors": dict(numbers.errors),
+                "last_error_at": rfc3339(numbers.last_error) if numbers.last_error is not None else None,
+                "last_error": scrub(numbers.last_words),
                 "last_minute": lately | {"errors": _group(gained, "store", "")},
             },
             "config": {
@@ -170,14 +172,17 @@ def _route(config: Route, numbers: RouteMetrics) -> dict[str, object]:
 
 
 def _totals(numbers: RouteMetrics) -> Iterator[tuple[str, float]]:
-    kinds = {"client_errors": 0, "server_errors": 0}
+    kinds = {"client_errors": 0, "server_errors": 0, "unavailable": 0}
     for (_, code), count in numbers.requests.items():
+        if code == 503:
+            kinds["unavailable"] += count
         if code >= 500:
             kinds["server_errors"] += count
         elif code >= 400 and code != 499:  # the client left: nobody's error
             kinds["client_errors"] += count
     yield "requests", sum(numbers.requests.values())
     yield from kinds.items()
+    yield "broken_off", numbers.broken_off
     yield "answers", sum(numbers.upstream_response.counts)
     yield "seconds", numbers.upstream_response.total
     yield from ((f"upstream {reason}", count) for reason, count in numbers.upstream_errors.items())
@@ -191,10 +196,17 @@ def _counted(counts: Mapping[tuple[str, str], float], path: str) -> dict[str, ob
         "requests": counts[path, "requests"],
         "client_errors": counts[path, "client_errors"],
         "server_errors": counts[path, "server_errors"],
+        "broken_off": counts[path, "broken_off"],
         "upstream_mean_s": round(counts[path, "seconds"] / answers, 4) if answers else None,
         "upstream_errors": _group(counts, path, "upstream "),
         "rejections": _group(counts, path, "rejection "),
     }
+
+
+def _unrouted(counts: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """No request gets 503 without a route; a connection does that is one too many."""
+    refused = counts[NO_ROUTE, "unavailable"]
+    return {"requests": counts[NO_ROUTE, "requests"] - refused, "connections_refused": refused}
 
 
 def _group(counts: Mapping[tuple[str, str], float], path: str, kind: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.support.gateway import until
 from tests.support.proxied import Scene, is_problem, scene
-from tests.support.rawclient import client, dial
+from tests.support.rawclient import ask, client, dial
 from tests.support.rawserver import Wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -287,3 +287,5 @@ async def test_every_refusal_was_counted_under_its_code(proxy: Scene) -> None:
         if name == "opentv_proxy_requests_total"
     }
     assert {"414", "431", "408", "503", "499", "200"} <= set(counts)
+    page = await ask(proxy.gateway.admin_url, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert b"limits: there are too many connections" in page.body

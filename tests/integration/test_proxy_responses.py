@@ -164,6 +164,22 @@ async def test_a_truncated_answer_looks_truncated(here: Relay, name: str, reset:
     await here.counted(0, "requests_in_flight")
 
 
+async def test_a_truncated_answer_is_told_in_the_log_and_on_the_status_page(here: Relay) -> None:
+    here.raw.begin(beginning(b"HTTP/1.1 200 OK\r\nx-correlation-id: cut-1\r\nContent-Length: 100\r\n\r\nfive!"))
+    with contextlib.suppress(WireEndedError):
+        await ask(here.gateway.url, b"GET /cut HTTP/1.1\r\nHost: gw\r\n\r\n")
+
+    def line() -> list[dict[str, object]]:
+        return [record for record in here.gateway.records if record.get("path") == "/cut"]
+
+    await until(lambda: bool(line()), 3.0, "the request's line")
+    (told,) = line()
+    assert (told["status"], told["broken_off"], told["error"]) == (200, True, "http_response_incomplete")
+    assert told["detail"] == "the upstream closed the connection before its answer was complete"
+    page = (await ask(here.gateway.admin_url, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")).body
+    assert b"WARNING  route /: answers were broken off in the middle" in page
+
+
 @pytest.mark.parametrize(
     "first", [CHUNKED + b"4\r\npart\r\n", b"HTTP/1.1 200 OK\r\n\r\npart"], ids=["chunks", "until the end"]
 )

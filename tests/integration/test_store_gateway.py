@@ -143,7 +143,8 @@ async def test_a_gateway_whose_redis_comes_and_goes_serves_on(
         assert told
         assert len(set(told)) == len(told)
         async with aiohttp.ClientSession() as session, session.get(f"{gateway.admin_url}/status") as answer:
-            assert (await answer.json())["store"]["last_error_at"] is not None
+            shown = (await answer.json())["store"]
+            assert (shown["last_error_at"] is not None, shown["last_error"]) == (True, told[-1][2])
         server.start()
         await until(lambda: any(":pair" in key for key in server.ask("KEYS", "*")), 10, "the pair in Redis")
         server.stop()

@@ -248,6 +248,35 @@ def test_why_the_upstream_failed_is_said_and_what_is_none_of_its_faults_is_not()
     assert found(routes=[route(client_errors=100, rejections={"replayed": 3})]) == []
 
 
+def test_answers_that_were_broken_off_are_told_though_none_of_them_was_a_5xx() -> None:
+    """Their status was a good one; the upstream's errors say why, once."""
+    broken: dict[str, Any] = {"broken_off": 2, "upstream_errors": {"reset": 1, "timeout": 1}}
+    (finding,) = found(routes=[route(**broken)])
+    assert (finding.level, finding.about, finding.anchor) == ("warn", "route /", "routes")
+    assert finding.what == "answers were broken off in the middle"
+    assert finding.details.replace("\xa0", " ") == "2 answers of the last minute (2 %)."
+    assert finding.cause == "Upstream errors: reset 1, timeout 1"
+    both = found(routes=[route(server_errors=1, **broken)])
+    assert [one.what for one in both] == ["requests failed with 5xx", "answers were broken off in the middle"]
+    assert [one.cause for one in both] == [finding.cause, ""]
+    dead = identity("expired", usable=False, **UNPLUGGED)
+    told = found(dead, routes=[route(server_errors=9, **broken)])
+    assert [(one.about, one.cause) for one in told] == [("opentv", "unplugged"), ("route /", finding.cause)]
+
+
+def test_answers_that_were_broken_off_count_as_failed() -> None:
+    facts = read(status(routes=[route(server_errors=1, broken_off=2)]))
+    assert "3 failed in the last minute" in "".join(pieces(facts))
+    assert "  /  1.7/s, 1 failed (5xx), 2 broken off, 0 others (4xx)" in text(facts)
+
+
+def test_connections_that_were_turned_away_are_told_with_what_helps() -> None:
+    (finding,) = found(unrouted={"requests": 9, "last_minute": {"requests": 3, "connections_refused": 3}})
+    assert (finding.level, finding.about, finding.what) == ("warn", "limits", "there are too many connections")
+    assert finding.details == "3 connections refused in the last minute, with 503."
+    assert "limits.connections_per_address" in finding.todo
+
+
 def test_a_route_without_a_token_is_told_of_once() -> None:
     dead = identity("expired", usable=False, **UNPLUGGED)
     assert [finding.about for finding in found(dead, routes=[route(server_errors=100)])] == ["opentv"]
@@ -258,7 +287,12 @@ def test_what_is_wrong_with_the_gateway_comes_after_what_is_worse() -> None:
     lines = found(
         identity("expired", usable=False, **UNPLUGGED),
         config={"reload_ok": False, "faults": faults},
-        store={"kind": "redis", "last_minute": {"errors": {"load": 0, "save": 3}}, "last_error_at": at(-35)},
+        store={
+            "kind": "redis",
+            "last_minute": {"errors": {"load": 0, "save": 3}},
+            "last_error_at": at(-35),
+            "last_error": "Redis at r:6379 cannot be used: refused",
+        },
         warnings=["clients.open is true: whoever reaches it uses it", "a word"],
     )
     assert [finding.what for finding in lines] == [
@@ -271,6 +305,8 @@ def test_what_is_wrong_with_the_gateway_comes_after_what_is_worse() -> None:
     assert lines[1].cause == "listen: expected host:port; an error inside"
     details = "In the last minute: save 3, the last 35 s ago, at 22:12:45 UTC."
     assert lines[2].details.replace("\xa0", " ") == details  # not that tokens serve on: there is none
+    assert lines[2].cause == "Redis at r:6379 cannot be used: refused"
+    assert lines[2].todo
     assert lines[0].level == "bad"
     assert summary(lines) == "1 problem, 4 warnings"
 

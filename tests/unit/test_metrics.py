@@ -179,6 +179,7 @@ def test_a_stores_failure_is_news_once_a_minute_by_identity_operation_and_words(
     store.count_error("load")
     assert store.last_error == 1000.0
     assert [store.is_news("load", name, "down") for name in ("a", "a", "b")] == [True, False, True]
+    assert store.last_words == "down"
     assert store.is_news("save", "a", "down")
     assert store.is_news("load", "a", "key")
     time[0] += 59

@@ -90,7 +90,7 @@ def _row(*parts: str | None) -> Markup:
 def _verdict(facts: Facts, found: list[Finding], grade: Level) -> Markup:
     usable = sum(identity.usable for identity in facts.identities)
     asked = sum(route.lately.requests for route in facts.routes)
-    failed = sum(route.lately.server_errors for route in facts.routes)
+    failed = sum(route.lately.server_errors + route.lately.broken_off for route in facts.routes)
     at_a_glance = (
         f"{usable} of {many(len(facts.identities), 'token')} usable",
         f"requests: {rate(asked, facts.seconds)}",
@@ -169,7 +169,8 @@ def _route(route: Route) -> Markup:
         tag("span", signed, class_="quiet"),
     )
     refused, ever = sum(lately.rejections.values()), sum(total.rejections.values())
-    reasons = (f"{reason} {count:,.0f}" for reason, count in lately.upstream_errors.items())
+    broken = [f"{lately.broken_off:,.0f} broken off"] if lately.broken_off else []
+    reasons = [*broken, *(f"{reason} {count:,.0f}" for reason, count in lately.upstream_errors.items())]
     cells: tuple[tuple[Child, ...], ...] = (
         (rate(lately.requests, route.seconds), _in_all(total.requests)),
         (_count(lately.server_errors, "bad"), _in_all(total.server_errors), *reasons),

@@ -54,11 +54,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class Counted:
-    """What was asked of a route, or lately was. mean: seconds to the upstream's answer."""
+    """What was asked of a route, or lately was. broken_off: answers that broke in the middle, whatever their status.
+    mean: seconds to the upstream's answer."""
 
     requests: float
     client_errors: float
     server_errors: float
+    broken_off: float
     mean: float | None
     upstream_errors: Mapping[str, float]
     rejections: Mapping[str, float]
@@ -80,8 +82,9 @@ class Route:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is shown. now: when it held. unrouted, store_errors: lately, in ``seconds``. store_failed: when an
-    operation of the store last did. faults: why the last reload was refused."""
+    """All that is shown. now: when it held. unrouted, turned_away (connections), store_errors: lately, in ``seconds``.
+    store_failed, store_words: when an operation of the store last did, and why. faults: why the last reload was
+    refused."""
 
     version: str
     now: float
@@ -89,11 +92,13 @@ class Facts:
     identities: tuple[Identity, ...]
     routes: tuple[Route, ...]
     unrouted: float
+    turned_away: float
     seconds: float
     denied: Mapping[str, float]
     store: str
     store_errors: Mapping[str, float]
     store_failed: float | None
+    store_words: str
     read_at: float | None
     reload_ok: bool
     faults: tuple[str, ...]
@@ -114,11 +119,13 @@ def read(document: Document) -> Facts:
         identities=tuple(_identity(name, _mapping(identities, name), name in needed) for name in identities),
         routes=routes,
         unrouted=_number(unrouted, "requests"),
+        turned_away=_number(unrouted, "connections_refused"),
         seconds=_number(unrouted, "seconds"),
         denied=_numbers(document, "denied"),
         store=_text(store, "kind"),
         store_errors=_numbers(_mapping(store, "last_minute"), "errors"),
         store_failed=_moment(store, "last_error_at"),
+        store_words=_text(store, "last_error"),
         read_at=_moment(config, "read_at"),
         reload_ok=config.get("reload_ok") is not False,
         faults=tuple(_fault(fault) for fault in _list(config, "faults")),
@@ -178,6 +185,7 @@ def _counted(document: Document) -> Counted:
         requests=_number(document, "requests"),
         client_errors=_number(document, "client_errors"),
         server_errors=_number(document, "server_errors"),
+        broken_off=_number(document, "broken_off"),
         mean=_number(document, "upstream_mean_s") if document.get("upstream_mean_s") is not None else None,
         upstream_errors=_numbers(document, "upstream_errors"),
         rejections=_numbers(document, "rejections"),

@@ -56,6 +56,7 @@ def _identity(identity: Identity, width: int, now: float) -> str:
 
 def _route(route: Route, width: int) -> str:
     lately = route.lately
-    failed = f"{lately.server_errors:,.0f} failed (5xx), {lately.client_errors:,.0f} others (4xx)"
+    broken = f" {lately.broken_off:,.0f} broken off," if lately.broken_off else ""
+    failed = f"{lately.server_errors:,.0f} failed (5xx),{broken} {lately.client_errors:,.0f} others (4xx)"
     mean = f", {took(lately.mean)} on average" if lately.mean is not None else ""
     return f"  {route.path:{width}}  {rate(lately.requests, route.seconds)}, {failed}{mean}"

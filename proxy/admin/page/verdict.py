@@ -105,13 +105,18 @@ def _at(at: float, now: float) -> str:
 def _of_route(route: Route, without: set[str]) -> Iterator[Finding]:
     """without: the identities that have no usable token. That their routes answer 503 is said there."""
     lately, about = route.lately, f"route {route.path}"
+    reasons = ", ".join(f"{reason} {count:,.0f}" for reason, count in lately.upstream_errors.items())
+    cause = f"Upstream errors: {reasons}" if reasons else ""
     if lately.server_errors and route.identity not in without:
         whole = max(lately.requests, lately.server_errors)
         details = f"{many(lately.server_errors, 'answer')} of the last minute ({share(lately.server_errors, whole)})."
-        reasons = ", ".join(f"{reason} {count:,.0f}" for reason, count in lately.upstream_errors.items())
         grade: Level = "bad" if lately.server_errors / whole >= _ALARMING else "warn"
-        cause = f"Upstream errors: {reasons}" if reasons else ""
         yield Finding(grade, about, "requests failed with 5xx", "routes", details, cause)
+        cause = ""  # told once
+    if lately.broken_off:  # their status was another
+        whole = max(lately.requests, lately.broken_off)
+        details = f"{many(lately.broken_off, 'answer')} of the last minute ({share(lately.broken_off, whole)})."
+        yield Finding("warn", about, "answers were broken off in the middle", "routes", details, cause)
     if refused := lately.rejections.get("passed_on", 0):
         what = "the platform refuses the token, and a new one does not help"
         details = f"{many(refused, 'time')} in the last minute."
@@ -124,6 +129,10 @@ def _of_gateway(facts: Facts) -> Iterator[Finding]:
         yield Finding("warn", "configuration", what, "gateway", "", "; ".join(facts.faults), "Mend it, send SIGHUP.")
     if facts.store_errors:
         yield _of_store(facts)
+    if facts.turned_away:
+        details = f"{many(facts.turned_away, 'connection')} refused in the last minute, with 503."
+        todo = "Have clients reuse connections; raise limits.connections or limits.connections_per_address."
+        yield Finding("warn", "limits", "there are too many connections", "gateway", details, todo=todo)
     for words in facts.warnings:
         place = _PLACE.match(words)
         about, rest = (place[1], words[place.end() :]) if place else ("configuration", words)
@@ -139,4 +148,5 @@ def _of_store(facts: Facts) -> Finding:
     serving = all(identity.usable for identity in facts.identities)
     effect = " Tokens serve on; a restart may have to log in." if serving else ""
     details = f"In the last minute: {failed}{last}.{effect}"
-    return Finding("warn", f"store {facts.store}", "operations failed", "gateway", details)
+    todo = "Mend the place that the words name; the token is stored by itself then."
+    return Finding("warn", f"store {facts.store}", "operations failed", "gateway", details, facts.store_words, todo)
