@@ -168,7 +168,11 @@ class Log(Model):
     format: Literal["json", "console"] = Field(
         default="json", description="One JSON object a line, or lines for people."
     )
-    access: Literal["all", "errors", "off"] = Field(default="all", description="Which requests are written.")
+    access: Literal["all", "errors", "off"] = Field(
+        default="all",
+        description="Which requests are written. errors: those answered with 400 or more, by the gateway or by the "
+        "upstream (not 499, a client that left), and answers that were broken off in the middle.",
+    )
 
 
 class Config(Model):
