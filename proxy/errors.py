@@ -54,7 +54,8 @@ class TokenError(ProxyError):
 
     result: the metric's label. words: what happened and what the operator can do. retry_after: seconds the provider
     asked us to wait, if it did. status: of the provider's reply, where there was one. lost: the request may have been
-    carried out although no usable answer came, so a refresh token that it presented may be spent.
+    carried out although no usable answer came, so a refresh token that it presented may be spent. judged: the provider
+    may have judged the credentials; False when its own words say that it failed before.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class TokenError(ProxyError):
         retry_after: float | None = None,
         status: int | None = None,
         lost: bool = False,
+        judged: bool = True,
     ) -> None:
         super().__init__(words)
         self.lost = lost
+        self.judged = judged
         self.result: RefreshResult = result
         self.words = words
         self.retry_after = retry_after

@@ -65,7 +65,7 @@ def _base_and_cap(error: TokenError, step: Step) -> tuple[float, float]:
             return _PROBE
         case "http_error":
             # An unknown refusal of a login may be one of the password: as careful as after a known one.
-            return _REFUSED if step == "login" else _STRANGE
+            return _REFUSED if step == "login" and error.judged else _STRANGE
         case _:
             return _OPERATOR
 

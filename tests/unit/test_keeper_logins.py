@@ -126,6 +126,15 @@ async def test_an_unknown_refusal_of_a_login_is_treated_as_carefully(wing: Wing)
     assert wing.provider.times("password") == [0.0, 60.0, 180.0]
 
 
+@pytest.mark.parametrize("code", ["server_error", "temporarily_unavailable", "unknown_error"])
+async def test_a_login_that_the_provider_says_it_did_not_judge_is_tried_again_soon(wing: Wing, code: str) -> None:
+    wing.provider.script = [refused(400, code)] * 4
+    keeper = await wing.started()
+    await wing.clock.advance(32)
+    assert wing.provider.times("password") == [0.0, 2.0, 6.0, 14.0, 30.0]
+    assert keeper.status()["state"] == "fresh"
+
+
 async def test_a_provider_that_is_down_suspends_nothing(wing: Wing) -> None:
     wing.provider.down = TokenError("network", "nobody is there")
     keeper = await wing.started()

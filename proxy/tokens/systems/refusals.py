@@ -83,7 +83,8 @@ def refusal(
     verdict = _judge(reply.status, code, description, step, known, pause is not None)
     result, words, lost = verdict or last_resort(reply.status, step)
     words = f"{words.replace('{client}', client)} (the provider answered {quoted})"
-    return TokenError(result, words, retry_after=pause, status=reply.status, lost=lost)
+    judged = code not in _TRANSIENT
+    return TokenError(result, words, retry_after=pause, status=reply.status, lost=lost, judged=judged)
 
 
 def _judge(status: int, code: str, description: str, step: Step, known: Known, told_to_wait: bool) -> Verdict | None:
