@@ -18,7 +18,7 @@ but where one is asked for (``refresh-token``, ``ssp-credentials``).
 ``PUT /_sandbox/settings/S``                    S is ``ags``, ``veeam`` or ``ssp``: what each has of its own
 ``PUT /_sandbox/users/NAME``                    ``password``, ``roles``, ``enabled``, ``fully_set_up``
 ``PUT /_sandbox/clients/ID``                    ``secret``, ``public_key``, ``certificate_name``, ``enabled``,
-                                                ``direct_access_grants``, ``service_account``
+                                                ``direct_access_grants``, ``service_account``; an unknown ID is added
 ``PUT /_sandbox/realms/NAME``                   ``enabled``, ``require_https``
 =============================================== =====================================================================
 
@@ -35,6 +35,7 @@ from aiohttp import web
 from proxy.sandbox.edit import EditError, edit
 from proxy.sandbox.faults import Endpoint, parse_fault
 from proxy.sandbox.misbehave import json_response
+from proxy.sandbox.settings import Client
 from proxy.sandbox.ssp import credentials_file
 from proxy.sandbox.state import SandboxState
 from proxy.sandbox.verify import shown_headers
@@ -162,8 +163,12 @@ class Control:
             "clients": self._state.clients,
             "realms": self._state.realms,
         }
-        if name not in tables.get(kind, {}):
-            raise EditError(404, "expected settings[/SYSTEM], users/NAME, clients/ID or realms/NAME of one that exists")
+        if kind == "clients" and name and name not in self._state.clients:
+            self._state.clients[name] = edit(Client(name), raw)
+        elif name not in tables.get(kind, {}):
+            raise EditError(
+                404, "expected settings[/SYSTEM], users/NAME or realms/NAME of one that exists, or clients/ID"
+            )
         return edit(tables[kind][name], raw)
 
     def _not_before(self, raw: dict[str, Any]) -> dict[str, Any]:

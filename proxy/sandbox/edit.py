@@ -6,7 +6,8 @@ from proxy.sandbox.settings import RejectStyle, SandboxSettings
 
 _FIXED = frozenset({"username", "client_id", "clients", "users", "realms", "name"})
 _FIXED_SETTINGS = _FIXED | {"password", "ags", "veeam", "ssp"}
-_STRINGS = frozenset({"password", "secret", "public_key", "certificate_name", "signing_key"})
+_OPTIONAL = frozenset({"secret", "public_key", "certificate_name"})
+_STRINGS = _OPTIONAL | {"password", "signing_key"}
 
 
 class EditError(Exception):
@@ -34,13 +35,15 @@ def _checked(target: object, name: str, value: object) -> object:
         raise EditError(400, f"unknown field {name[:40]!r}; known: {', '.join(known)}")
     if name == "reject" and value not in get_args(RejectStyle):
         raise EditError(400, f"reject: expected one of {', '.join(get_args(RejectStyle))}")
+    if name in _OPTIONAL and value is None:
+        return None
     expected = str if name in _STRINGS else type(getattr(target, name))
     if expected is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not expected or (isinstance(value, (int, float)) and not 0 <= value <= 1e10):
-        raise EditError(400, f"{name}: expected {_WORDS[expected]}")
+        raise EditError(400, f"{name}: expected {_WORDS[expected]}{' or null' if name in _OPTIONAL else ''}")
     return value
 
 

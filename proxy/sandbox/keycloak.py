@@ -211,7 +211,7 @@ class Keycloak:
         return Reply(200, self._mint.pair(session, request.issuer, " ".join(narrowed) or session.scope))
 
     def _client_credentials(self, request: TokenRequest, client: Client, form: dict[str, str]) -> Reply:
-        if client.secret is None:
+        if client.public:
             raise RefusalError(401, "unauthorized_client", "Public client not allowed to retrieve service account")
         if not client.service_account:
             raise RefusalError(401, "unauthorized_client", "Client not enabled to retrieve service account")

@@ -29,6 +29,10 @@ class Client:
     public_key: str | None = field(default=None, repr=False)
     certificate_name: str | None = None
 
+    @property
+    def public(self) -> bool:
+        return self.secret is None and self.public_key is None and self.certificate_name is None
+
 
 @dataclass
 class User:

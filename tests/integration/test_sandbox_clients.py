@@ -27,7 +27,7 @@ def pem(key: Key) -> str:
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
     clients = (
-        Client("rsa", public_key=pem(RSA), service_account=True, secret="unused"),
+        Client("rsa", public_key=pem(RSA), service_account=True),
         Client("ec", public_key=pem(P256)),
         Client("backend", secret="s", service_account=True),
         Client("broken", public_key="no key"),
@@ -143,6 +143,26 @@ async def test_a_client_without_a_key_and_an_unknown_one_are_told_so(platform: P
     assert (await ask(platform, claims(platform, "nobody"))).refusal[:2] == (401, "invalid_client")
     broken = await ask(platform, claims(platform, "broken"))
     assert broken.refusal == (400, "invalid_client", "Unable to load public key")
+
+
+async def test_clients_can_be_added_and_their_credentials_taken_away_while_the_sandbox_runs(
+    platform: Platform,
+) -> None:
+    form = {"grant_type": "client_credentials", "client_id": "second", "client_secret": "s"}
+    assert (await platform.token(form)).refusal[1] == "invalid_client"
+    added = await platform.ask("PUT", "/_sandbox/clients/second", json={"secret": "s", "service_account": True})
+    assert (added.status, added["client_id"]) == (200, "second")
+    assert (await platform.token(form)).status == 200
+    listed = (await platform.ask("GET", "/_sandbox"))["clients"]
+    assert "second" in [client["client_id"] for client in listed]
+    for field in ("secret", "public_key", "certificate_name"):
+        assert (await platform.ask("PUT", "/_sandbox/clients/second", json={field: None})).status == 200
+    refused = (await platform.token(form)).refusal
+    assert refused == (401, "unauthorized_client", "Public client not allowed to retrieve service account")
+    assert (await platform.ask("PUT", "/_sandbox/clients/third", json={"secret": 7})).status == 400
+    assert "third" not in platform.state.clients
+    await platform.ask("POST", "/_sandbox/reset")
+    assert "second" not in platform.state.clients
 
 
 async def test_a_key_can_be_given_while_the_sandbox_runs(platform: Platform) -> None:

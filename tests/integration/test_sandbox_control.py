@@ -70,6 +70,8 @@ async def test_faults_are_added_replaced_listed_and_cleared(platform: Platform) 
         ("/settings", {"password": "x"}, "unknown field 'password'"),
         ("/users/crm_client_user", {"roles": "operatorRole"}, "roles: expected a list of strings"),
         ("/users/crm_client_user", [], "expected a JSON object"),
+        ("/users/crm_client_user", {"password": None}, "password: expected a string"),
+        ("/clients/crm_client", {"secret": 7}, "secret: expected a string or null"),
     ],
 )
 async def test_a_wrong_request_changes_nothing_and_says_what_was_expected(

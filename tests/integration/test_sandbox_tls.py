@@ -39,7 +39,7 @@ async def over_tls(
     mode: ssl.VerifyMode = ssl.CERT_NONE, certificate: trustme.LeafCert | None = None
 ) -> AsyncIterator[Platform]:
     settings = SandboxSettings(
-        clients=(Client("crm_client"), Client("by-certificate", certificate_name="crm")),
+        clients=(Client("crm_client"), Client("by-certificate", certificate_name="crm", service_account=True)),
         realms=(Realm("nagra", require_https=True),),
     )
     sandbox = Sandbox(settings, clock=(clock := Clock()), sleep=(sleeps := Sleeps()))
@@ -84,8 +84,10 @@ async def test_a_client_can_be_known_by_its_certificate(certificate: trustme.Lea
     async with over_tls(ssl.CERT_OPTIONAL, certificate) as platform:
         answer = await platform.login(client_id="by-certificate")
         assert answer.status == status
+        service = await platform.token({"grant_type": "client_credentials", "client_id": "by-certificate"})
+        assert service.status == status
         if status == 401:
-            assert answer.refusal[1] == "unauthorized_client"
+            assert answer.refusal[1] == service.refusal[1] == "unauthorized_client"
 
 
 @pytest.mark.parametrize("kind", ["rotate-then-reset", "half-json", "close"])
