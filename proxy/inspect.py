@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from math import inf, isinf
 from typing import Final
 
-from proxy.checks.finding import ago, plain, shown
+from proxy.checks.finding import ago, plain
 from proxy.checks.visit import Visit, visit
 from proxy.config import Config, IdentityBase, Loaded, RemoteIdentity, TokenEndpointIdentity
 from proxy.config.faults import nearest
+from proxy.config.web import without_query
 from proxy.errors import ProxyError
 from proxy.tokens import claims
 from proxy.tokens.pair import TokenPair, rfc3339
@@ -94,7 +95,7 @@ def _kind(identity: IdentityBase) -> str:
         case TokenEndpointIdentity():
             return f"grant {identity.grant}, client {identity.client_id}"
         case RemoteIdentity():
-            return f"{identity.account} at {plain(shown(identity.endpoint))}"
+            return f"{identity.account} at {plain(without_query(identity.endpoint))}"
         case _:
             return "no provider is asked"
 

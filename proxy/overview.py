@@ -10,6 +10,7 @@ from proxy import __version__
 from proxy.admin import Check
 from proxy.config import Config, ConfigFiles, RemoteIdentity, Route, warnings
 from proxy.config.safety import open_key_file
+from proxy.config.web import without_query
 from proxy.errors import Fault, TokenUnavailableError
 from proxy.gateway.service import Gateway
 from proxy.metrics import NO_ROUTE, Metrics, RouteMetrics
@@ -116,7 +117,7 @@ class Overview:
             "waiting": numbers.waiters,
             "clock_skew_s": numbers.clock_skew,
             "system": config.system,
-            "endpoint": config.endpoint if isinstance(config, RemoteIdentity) else None,
+            "endpoint": without_query(config.endpoint) if isinstance(config, RemoteIdentity) else None,
         }
 
     def _files(self) -> Iterator[str]:

@@ -9,9 +9,10 @@ from typing import Final
 from proxy import tls
 from proxy.checks import certificates
 from proxy.checks.certificates import Certificate
-from proxy.checks.finding import Finding, Where, problem, shown
+from proxy.checks.finding import Finding, Where, problem
 from proxy.checks.probe import Peer, ProbeError, connection
 from proxy.config.forwardproxy import exempt, variable
+from proxy.config.web import without_query
 
 _PATIENCE: Final = 1.0
 """Seconds for a handshake, and for a peer to say what it has against our certificate (TLS 1.3: after the handshake)."""
@@ -20,7 +21,7 @@ _PATIENCE: Final = 1.0
 async def unreachable(error: ProbeError, peer: Peer, where: Where, environ: Mapping[str, str]) -> Finding:
     """The problem that ``error`` stands for, with what a closer look shows. environ: for the proxies that it names."""
     finding, _, advice = error.words.partition("; ")
-    evidence = shown(peer.url)
+    evidence = without_query(peer.url)
     if error.detour:
         finding, _, _ = finding.partition(": see ")
         advice = f"check {where.section}.proxy, or write none there for a direct way"
@@ -46,7 +47,7 @@ async def looked_at(peer: Peer, where: Where) -> Finding | None:
         return None
     advice = advice or "see that it knows the authority of the certificate in cert_file, and this client"
     finding = f"no TLS connection to {peer.address}: {finding}"
-    return problem(where.subject, finding, shown(peer.url), where.written_out(advice))
+    return problem(where.subject, finding, without_query(peer.url), where.written_out(advice))
 
 
 def no_tls_asked(where: Where, peer: Peer) -> Finding:
@@ -54,7 +55,7 @@ def no_tls_asked(where: Where, peer: Peer) -> Finding:
     return problem(
         where.subject,
         f"{peer.address} wants TLS, and is asked without",
-        shown(peer.url),
+        without_query(peer.url),
         f"write https:// in {where.url}",
     )
 

@@ -10,8 +10,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from proxy.checks import realm
-from proxy.checks.finding import Finding, Where, plain, problem, shown, who_answered
+from proxy.checks.finding import Finding, Where, plain, problem, who_answered
 from proxy.config import AgsIdentity, KeycloakIdentity, RemoteIdentity, TokenEndpointIdentity
+from proxy.config.web import without_query
 from proxy.errors import RefreshResult, TokenError
 from proxy.tokens.systems.base import Reply
 from proxy.tokens.systems.keycloak import KNOWN
@@ -64,7 +65,7 @@ def explained(
     finding, advice, evidence = _parts(error.words)
     if error.result == "malformed":
         finding = error.words
-    evidence = evidence or (_seen(reply, secrets) if reply is not None else shown(identity.endpoint))
+    evidence = evidence or (_seen(reply, secrets) if reply is not None else without_query(identity.endpoint))
     if error.result == "network":
         return _broken_off(where, identity, error.words)
     if error.result == "invalid_credentials" and _has_user(identity):
@@ -93,7 +94,7 @@ def _broken_off(where: Where, identity: RemoteIdentity, words: str) -> Finding:
     advice = f"look at what stands between here and the provider, and at the provider's log ({where.url})"
     if identity.tls.cert_file is not None:
         advice = "the provider may refuse the certificate that it is shown: see that it knows its authority"
-    return problem(where.subject, words, shown(identity.endpoint), where.written_out(advice))
+    return problem(where.subject, words, without_query(identity.endpoint), where.written_out(advice))
 
 
 def _by_reply(where: Where, identity: RemoteIdentity, reply: Reply, elsewhere: str, seen: str) -> Finding | None:

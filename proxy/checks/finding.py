@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from typing import Literal, Protocol
-from urllib.parse import urlsplit
 
 from proxy.errors import ConfigError
 
@@ -79,12 +78,6 @@ def duration(seconds: float) -> str:
 def ago(seconds: float) -> str:
     """A difference to now: ``in 5 min``, ``3 s ago``."""
     return f"in {duration(seconds)}" if seconds >= 0 else f"{duration(-seconds)} ago"
-
-
-def shown(url: str) -> str:
-    """A URL without its query, which may hold what is nobody's business."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def plain(text: str, limit: int = 300) -> str:

@@ -10,7 +10,7 @@ from proxy.checks import realm, store
 from proxy.checks.closer import unreachable
 from proxy.checks.diagnosis import whereabouts
 from proxy.checks.discovery import discovered
-from proxy.checks.finding import Finding, certificate_times, clock_drift, faults, hint, ok, problem, shown
+from proxy.checks.finding import Finding, certificate_times, clock_drift, faults, hint, ok, problem
 from proxy.checks.identity import examine
 from proxy.checks.probe import ProbeError, greeting, head
 from proxy.checks.report import Report
@@ -18,6 +18,7 @@ from proxy.checks.seed import inspected
 from proxy.checks.upstream import Signature, asked
 from proxy.checks.visit import Visit, visit
 from proxy.config import Config, RemoteIdentity, SspIdentity, TokenEndpointIdentity
+from proxy.config.web import without_query
 from proxy.errors import ConfigError, TokenError
 from proxy.tokens.stores.base import StoredPair
 from proxy.tokens.systems.ags import Ags
@@ -132,7 +133,7 @@ async def _visited(tour: _Tour, guest: Visit) -> None:
 
 async def _endpoint(tour: _Tour, guest: Visit, identity: TokenEndpointIdentity) -> None:
     """Whether a token endpoint is there at all, for an identity that cannot log in without spending its seed."""
-    where, place, peer = whereabouts(guest.name, identity), shown(identity.token_url), guest.peer
+    where, place, peer = whereabouts(guest.name, identity), without_query(identity.token_url), guest.peer
     assert peer is not None  # noqa: S101 (for the type checker: it has an endpoint)
     tour.report.progress(f"{where.subject}: asking {place}")
     try:

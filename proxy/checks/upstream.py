@@ -22,12 +22,12 @@ from proxy.checks.finding import (
     ok,
     plain,
     problem,
-    shown,
     who_answered,
 )
 from proxy.checks.probe import Answer, Peer, ProbeError, head
 from proxy.checks.verdict import Pair, Seen, judged
 from proxy.config import Inject, Route
+from proxy.config.web import without_query
 from proxy.errors import ConfigError, TokenError
 from proxy.tokens.systems.base import TokenRequest
 from proxy.tokens.transport import HttpTransport
@@ -131,7 +131,7 @@ class _Questions:
 
 
 async def _reached(where: Where, peer: Peer, bare: Answer) -> Finding:
-    subject, place, status = where.subject, shown(peer.url), bare.status
+    subject, place, status = where.subject, without_query(peer.url), bare.status
     evidence = f"HTTP {status}" + (f", {bare.greeting.tls}" if bare.greeting.tls else "")
     if status == 407:
         advice = f"give it {where.section}.proxy.username and .password_file, or write proxy: none for a direct way"

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from proxy import tls
-from proxy.checks.finding import shown
 from proxy.checks.probe import Peer
 from proxy.config import Config, IdentityBase, RemoteIdentity, TokenEndpointIdentity
+from proxy.config.web import without_query
 from proxy.errors import SecretError, TokenError
 from proxy.tokens.clock import Clock, SystemClock
 from proxy.tokens.factory import build_system, http_transport
@@ -56,7 +56,7 @@ class Visit:
     def place(self) -> str:
         """Where the token comes from."""
         if isinstance(self.identity, RemoteIdentity):
-            return shown(self.identity.endpoint)
+            return without_query(self.identity.endpoint)
         return self.system.place if isinstance(self.system, Local) else ""
 
     @property

@@ -57,6 +57,8 @@ class _Renderer:
     def _scalar(self, path: tuple[str, ...], value: object) -> str:
         if value is not None and _is_secret(self._at(path), path):
             return json.dumps(MASK)
+        if isinstance(value, str):
+            value = _masked(value)
         if isinstance(value, list):
             return "[" + ", ".join(_written(item) for item in value) + "]"
         return _written(value)
@@ -83,6 +85,15 @@ def _is_secret(value: object, path: tuple[str, ...]) -> bool:
         return True
     in_headers = path[-2:-1] == ("set",) or path[-2:-1] == ("headers",)
     return in_headers and isinstance(value, str) and _TELLING.search(path[-1]) is not None
+
+
+def _masked(text: str) -> str:
+    """A URL without its user and the values of its query: some servers take a key there."""
+    if not text.startswith(("https://", "http://")):
+        return text
+    place, mark, query = re.sub("//[^/?]*@", f"//{MASK}@", text, count=1).partition("?")
+    fields = (field.partition("=") for field in query.split("&"))
+    return place + mark + "&".join(f"{name}={MASK}" if equals else MASK * bool(name) for name, equals, _ in fields)
 
 
 def _written(value: object) -> str:

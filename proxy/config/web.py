@@ -101,6 +101,12 @@ def split_url(value: str) -> SplitResult:
     return parts
 
 
+def without_query(url: str) -> str:
+    """A URL to show to people: its query may hold what is nobody's business."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+
+
 def _plain_path(path: str) -> str:
     """Refuse what could be read in two ways: dot segments, doubled or encoded slashes, raw characters."""
     if path and not _PATH.fullmatch(path):

@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from proxy.sandbox import Fault, Sandbox, SandboxSettings
 from tests.support.cli import command, written
+from tests.support.gateway import running_gateway
 
 
 def configured(sandbox: Sandbox, folder: Path, **changes: Any) -> Path:
@@ -106,3 +109,22 @@ async def test_a_seed_is_not_presented_unless_that_is_asked_for(tmp_path: Path) 
         assert f"the seed is spent: renew {tmp_path / 'seed'}" in ended.err
         assert sandbox.state.counters["logout_requests"] == 0
         assert (tmp_path / "seed").read_text() not in ended.out + ended.err
+
+
+async def test_a_key_in_the_query_of_the_token_url_is_shown_nowhere(tmp_path: Path) -> None:
+    """Not by /status, the page, the log, `config` or `check`."""
+    idp = {"system": "keycloak", "token_url": "http://127.0.0.1:1/token?key=hunter2", "client_id": "crm"}
+    site: dict[str, Any] = {"identities": {"idp": {**idp, "username": "alice", "password": "pw", "timeout": "1s"}}}
+    site["routes"] = [{"path": "/", "upstream": "http://127.0.0.1:1", "identity": "idp"}]
+    async with running_gateway(site, tmp_path) as gateway, aiohttp.ClientSession() as session:
+        async with session.get(f"{gateway.admin_url}/status") as answer:
+            status = await answer.text()
+        async with session.get(gateway.admin_url, headers={"Accept": "text/html"}) as answer:
+            page = await answer.text()
+    checked = await command("check", "-c", gateway.config_file)
+    shown = await command("config", "-c", gateway.config_file)
+    assert json.loads(status)["identities"]["idp"]["endpoint"] == "http://127.0.0.1:1/token"
+    assert "http://127.0.0.1:1/token?key=********" in shown.out
+    assert "http://127.0.0.1:1/token" in checked.out
+    for text in (status, page, gateway.words(), checked.out, checked.err, shown.out, shown.err):
+        assert "hunter2" not in text

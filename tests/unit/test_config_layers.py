@@ -176,7 +176,7 @@ def test_eleven_routes_by_environment() -> None:
             {"IDENTITIES__MY_IDP__PASSWORD": "zz", "IDENTITIES__MY_IDP__PASSWORD_FILE": "pw"},
             (
                 "identities.my-idp.password_file: give either password or password_file, not both: "
-                "OPENTV_PROXY__IDENTITIES__MY_IDP__PASSWORD and OPENTV_PROXY__IDENTITIES__MY_IDP__PASSWORD_FILE set them"
+                f"{P}IDENTITIES__MY_IDP__PASSWORD and {P}IDENTITIES__MY_IDP__PASSWORD_FILE set them"
             ),
         ),
         (
@@ -276,6 +276,28 @@ def test_the_effective_configuration_masks_what_is_secret(load: Load) -> None:
     assert "hunter2" not in text
     assert text.count("********") == 5
     assert "nv-tenant-id: nagra" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("https://h/token?key=hunter2&v=1&hunter2", '"https://h/token?key=********&v=********&********"'),
+        ("https://h/token?hunter2", '"https://h/token?********"'),
+        ("https://h/token", "https://h/token"),
+    ],
+)
+def test_the_effective_configuration_masks_what_a_url_asks(load: Load, url: str, written: str) -> None:
+    """Some servers take a key in the query; the audience is mostly such a URL as well, and may name a user."""
+    text = render_effective(load(file=FILE.replace("https://idp.example.com/token", f"'{url}'")))
+    assert f"    token_url: {written} " in text
+    more = "client_auth: private_key_jwt, private_key: hunter2"
+    file = (
+        f"identities: {{a: {{system: oauth2, token_url: 'https://h', grant: client_credentials, client_id: c, {more},"
+    )
+    rest = " audience: 'http://u:hunter2@h/?hunter2'}}\nroutes: [{path: /, upstream: 'https://h', identity: a}]\n"
+    text = render_effective(load(file=file + rest))
+    assert 'audience: "http://********@h/?********"' in text
+    assert "hunter2" not in text
 
 
 def test_the_effective_configuration_reads_back(load: Load, tmp_path: Path) -> None:
