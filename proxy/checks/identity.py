@@ -65,12 +65,16 @@ async def _refresh(visit: Visit, pair: TokenPair, tell: Tell) -> None:
     except (SecretError, TokenError) as error:
         failed = problem(subject, str(error)) if isinstance(error, SecretError) else await _explained(visit, error)
         advice = failed.advice or "the login worked: without a refresh, each renewal of the token is a new login"
-        if isinstance(visit.identity, AgsIdentity):
+        if isinstance(visit.identity, AgsIdentity) and _bare_400(error):
             advice = f"see which parameters a refresh of this site needs: identities.{visit.name}.refresh_parameters"
         tell(problem(subject, f"the refresh failed: {failed.finding}", failed.evidence, advice))
         return
     how = "rotated" if newer.refresh != pair.refresh else "unchanged"
     tell(ok(subject, "refreshed", f"token {newer.fingerprint}, refresh token {how}"))
+
+
+def _bare_400(error: Exception) -> bool:
+    return isinstance(error, TokenError) and (error.status, error.result) == (400, "invalid_grant")
 
 
 def _mend(visit: Visit) -> str:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.arrangements import (
     NOT_FOUND,
     ags,
+    ags_fault,
     ags_setting,
     another_header,
     another_key,
@@ -149,6 +150,10 @@ OTHERS: dict[str, Row] = {
     "AGS: no service, or another form": Row(both(ags(), ags_setting(services=()))),
     "AGS: the path is wrong": Row(wrong_ags_path, NOBODY),
     "AGS: `refresh_parameters` lacks one": Row(ags(refresh_parameters=[]), (1, 1, 1)),
+    "AGS: the refresh is refused": Row(both(ags(), ags_fault("reject")), (1, 1, 1)),
+    "AGS: too many refreshes": Row(both(ags(), ags_fault("rate-limit")), (1, 1, 1)),
+    "AGS: half an answer to the refresh": Row(both(ags(), ags_fault("half-json")), (1, 1, 1)),
+    "AGS: a page answers the refresh": Row(both(ags(), ags_fault("html")), (1, 1, 1)),
     "Veeam: multi-factor authentication": Row(both(veeam(), veeam_setting(mfa=True))),
     "Veeam: a wrong password": Row(veeam(password="not the password")),
     "Veeam: the path is wrong": Row(wrong_veeam_path, NOBODY),

@@ -154,6 +154,11 @@ def ags(**changes: Any) -> Arrange:
     return arrange
 
 
+def ags_fault(kind: Any) -> Arrange:
+    """Of the refresh, which is all that ``check`` asks after its sign-on."""
+    return lambda site: site.sandbox.state.add_fault("ags", Fault(kind, grant="refresh"))
+
+
 def ags_setting(**changes: Any) -> Arrange:
     return lambda site: vars(site.sandbox.state.settings.ags).update(changes)
 
