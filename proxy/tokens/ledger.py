@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 from math import inf
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from proxy.counters import IdentityMetrics, StoreMetrics, StoreOperation, Trigger
 from proxy.errors import RefreshResult, StoreError, TokenError
@@ -71,10 +71,10 @@ class Ledger:
             words = "the token lacks expected roles: the platform will refuse what needs them"
             self.log.warning("roles missing", identity=self.identity, missing=sorted(missing), words=words)
 
-    def adopted(self, pair: TokenPair) -> None:
-        """Another replica renewed."""
+    def adopted(self, pair: TokenPair, source: Literal["store", "replica"]) -> None:
+        """A pair that was obtained before the start, or by another replica since."""
         self.metrics.last_success = pair.obtained.wall
-        self.log.info("token adopted", identity=self.identity, fingerprint=pair.fingerprint)
+        self.log.info("token adopted", identity=self.identity, source=source, fingerprint=pair.fingerprint)
 
     def failed(self, exchange: Exchange, error: TokenError, now: Moment) -> None:
         fields = self._note(exchange, error.result, error.words, now)

@@ -118,6 +118,7 @@ class Renewal:
         pair = await self._found()
         if pair is not None:
             self.custody.note(pair)
+            self._ledger.adopted(pair, "store")
         return pair
 
     def inherit(self, former: object, pair: TokenPair | None) -> TokenPair | None:
@@ -138,7 +139,7 @@ class Renewal:
             self._sessions.retire(mine)
         self.custody.note(found)
         self._agreed(found)
-        self._ledger.adopted(found)
+        self._ledger.adopted(found, "replica")
         life.adopted(found, now)
         if self.changed(found):
             life.begin_anew()

@@ -481,7 +481,7 @@ async def test_the_log_tells_of_a_token_that_another_replica_brought(fleet: Flee
     await one.refresh_now()
     await fleet.clock.advance(1)
     adopted = fleet.wing.log.events("token adopted")
-    assert adopted[-1]["fingerprint"] == token(other).fingerprint
+    assert (adopted[-1]["fingerprint"], adopted[-1]["source"]) == (token(other).fingerprint, "replica")
     assert fleet.wing.refreshes() == {("login", "startup", "success"): 1, ("refresh", "manual", "success"): 1}
 
 

@@ -90,8 +90,12 @@ async def test_a_stored_pair_is_taken_up_without_a_login(wing: Wing) -> None:
     first = await wing.started()
     await first.stop_renewing()
     second = await wing.started()
-    assert second.current() is not None
+    taken_up = second.current()
+    assert taken_up is not None
     assert wing.provider.count("password") == 1
+    (told,) = wing.log.events("token adopted")
+    assert (told["source"], told["identity"]) == ("store", "opentv")
+    assert told["fingerprint"] == taken_up.fingerprint
     # As after a kill -9 long ago: the access token is dead, the refresh token is not.
     await second.stop_renewing()
     wing.clock.suspend(400)
