@@ -1,7 +1,7 @@
 """How long the refusal of a wrong credential is held back, by address. Pure: ``now`` is an argument, seconds.
 
 Right credentials are never slowed, so nobody is kept out by a neighbour behind the same address who tries one after the
-other. For that one, an answer comes ever later, and each costs a connection.
+other. That one has two answers a second, however many tries wait for one, and each costs a connection.
 """
 
 from ipaddress import IPv6Address
