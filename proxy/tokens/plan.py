@@ -248,10 +248,12 @@ class Life:
                 self.retry_at = min(self.retry_at, now + FIRST_PROBE)
 
     def rejection_begins(self, now: float) -> None:
-        """A renewal starts because the platform refused the token. Until one cures it, the next of this kind waits."""
+        """A renewal starts because the platform refused the token. Until one cures it, the next of this kind waits, and
+        longer each time, unless no rejection came for as long as that pause once more."""
         self._credit, self._credited_at = self._credit_at(now) - 1.0, now
         self._rejection_before = self._rejection_until, self._rejection_pause
-        self._rejection_pause = rejection_pause(self._rejection_pause)
+        quiet = now >= self._rejection_until + self._rejection_pause
+        self._rejection_pause = rejection_pause(0.0 if quiet else self._rejection_pause)
         self._rejection_until, self._unwanted = now + self._rejection_pause, True
 
     def rejection_failed(self) -> None:
@@ -267,7 +269,7 @@ class Life:
         """A person acted (changed secret, SIGHUP, manual refresh): the pauses have lost their reason."""
         self.retry_at = self.suspended_until = -inf
         self._strikes = self._strikes_dead = self._refused_logins = 0
-        self._rejection_until = -inf
+        self._rejection_until, self._rejection_pause = -inf, 0.0
         self._credit = CURES
 
     def _session_lives(self, now: float) -> bool:

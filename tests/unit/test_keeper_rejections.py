@@ -77,6 +77,31 @@ async def test_a_rejection_that_a_refresh_does_not_cure_is_refreshed_for_ever_mo
     assert wing.provider.times("refresh_token")[:3] == [0.0, 30.0, 90.0]
 
 
+@pytest.mark.parametrize(("quiet", "pause"), [(29, 60), (31, 30)])
+async def test_a_quiet_time_as_long_as_the_last_pause_ends_the_doubling(wing: Wing, quiet: int, pause: int) -> None:
+    """Nobody may be able to tell of a cure: the request that was refused could not be sent again, or its client left.
+    Rejections that come one by one are none that a refresh does not cure."""
+    keeper = await wing.started()
+    await renewed(wing, keeper, held(keeper))
+    await wing.clock.advance(30 + quiet)
+    assert await renewed(wing, keeper, held(keeper)) is not None
+    await wing.clock.advance(pause - 1)
+    assert keeper.rejected(held(keeper)) is None
+    await wing.clock.advance(1)
+    assert await renewed(wing, keeper, held(keeper)) is not None
+
+
+async def test_a_refresh_by_hand_ends_the_doubling(wing: Wing) -> None:
+    keeper = await wing.started()
+    await renewed(wing, keeper, held(keeper))
+    await wing.clock.advance(30)
+    await renewed(wing, keeper, held(keeper))
+    await keeper.refresh_now()
+    assert await renewed(wing, keeper, held(keeper)) is not None
+    await wing.clock.advance(30)
+    assert await renewed(wing, keeper, held(keeper)) is not None
+
+
 async def test_a_cure_ends_the_spacing(wing: Wing) -> None:
     keeper = await wing.started()
     first = await renewed(wing, keeper, held(keeper))
