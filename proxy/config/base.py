@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from proxy.config.secrets import SecretValue
-from proxy.config.types import FilePath
-from proxy.config.web import Label
+from proxy.config.types import FilePath, Flag
+from proxy.config.web import ServerName
 
 
 def _nullable(field: FieldInfo) -> bool:
@@ -83,11 +83,11 @@ class ClientTls(Model):
     key_file: FilePath | None = Field(
         default=None, description="PEM file of that certificate's private key, without a passphrase."
     )
-    server_name: Label | None = Field(
+    server_name: ServerName | None = Field(
         default=None,
         description="The name the peer's certificate must carry, and the SNI, when it is not the URL's host.",
     )
-    verify: bool = Field(
+    verify: Flag = Field(
         default=True,
         description="false: the peer's certificate is not checked. For a test only; warns at start, shows in /status.",
     )

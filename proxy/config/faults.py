@@ -64,7 +64,8 @@ def with_systems_guessed(tree: dict[str, Any]) -> dict[str, Any] | None:
 def translate(error: ValidationError, tree: dict[str, Any]) -> list[Fault]:
     """Every finding of one validation of ``tree``, in the words of this project."""
     details = error.errors(include_url=False, include_input=True)
-    return [_fault(dict(detail), tree) for detail in details]
+    # A default that hangs on a wrong value is no fault beside it.
+    return [_fault(dict(detail), tree) for detail in details if detail["type"] != "default_factory_not_called"]
 
 
 def _fault(detail: dict[str, Any], tree: dict[str, Any]) -> Fault:

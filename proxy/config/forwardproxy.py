@@ -42,9 +42,13 @@ class ForwardProxy(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, data: object) -> object:
-        if isinstance(data, str):
-            return {} if data == NONE else {"url": data}
-        return data
+        if isinstance(data, dict | cls):
+            return data
+        if not isinstance(data, str):
+            raise ValueError(
+                "expected none, a URL such as http://proxy.example.com:3128, or a mapping with the key url"
+            )
+        return {} if data == NONE else {"url": data}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -7,7 +7,7 @@ from pydantic import Field
 from proxy.config.base import ClientTls, Model, one_of
 from proxy.config.forwardproxy import ForwardProxy
 from proxy.config.secrets import Secret
-from proxy.config.types import Duration, FilePath
+from proxy.config.types import Duration, FilePath, Flag, Part
 from proxy.config.web import BaseUrl, CredentialHeader, EndpointUrl, HeaderName, HeaderValue, Label, Scheme
 
 Grant = Literal["password", "client_credentials", "refresh_token"]
@@ -17,13 +17,13 @@ ClientAuth = Literal["none", "post", "basic", "private_key_jwt", "tls"]
 class Refresh(Model):
     """When a token is refreshed before its end."""
 
-    ahead: float = Field(
+    ahead: Part = Field(
         default=0.25, gt=0, lt=1, description="Part of the token's life, before its end, in which it is refreshed."
     )
     ahead_max: Annotated[float, Duration(1, 86400)] = Field(
         default=60.0, description="The ahead window is never longer than this."
     )
-    jitter: float = Field(
+    jitter: Part = Field(
         default=0.1,
         ge=0,
         le=1,
@@ -86,7 +86,7 @@ class RemoteIdentity(IdentityBase):
     headers: dict[HeaderName, HeaderValue] = Field(
         default={}, repr=False, description="Further header fields of token requests."
     )
-    logout: bool = Field(
+    logout: Flag = Field(
         default=True,
         description="End the session at exit, when the gateway opened it itself and owns it alone. For keycloak and "
         "ags: of oauth2 and veeam no logout is known, and their sessions end by themselves.",

@@ -11,7 +11,7 @@ from proxy.config.base import ListenTls, Model, one_of
 from proxy.config.identities import Identity
 from proxy.config.routes import Route
 from proxy.config.secrets import Secret
-from proxy.config.types import Address, Duration, FilePath, ListenAddress, NetworkField, PlacePath, Size
+from proxy.config.types import Address, Count, Duration, FilePath, Flag, ListenAddress, NetworkField, PlacePath, Size
 from proxy.config.web import CredentialHeader, Label, UserName
 
 IDENTITY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -22,13 +22,17 @@ class Listen(Model):
     """The proxied port. Written as ``host:port``, or as a mapping when there is more to say."""
 
     address: ListenAddress = Field(default=Address("127.0.0.1", 8080), description="host:port of the proxied port.")
-    reuse_port: bool = Field(default=False, description="Let several processes listen on the same port (SO_REUSEPORT).")
+    reuse_port: Flag = Field(default=False, description="Let several processes listen on the same port (SO_REUSEPORT).")
     tls: ListenTls | None = Field(default=None, description="TLS on the proxied port; null serves plain HTTP.")
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, data: object) -> object:
-        return {"address": data} if isinstance(data, str | Address) else data
+        if isinstance(data, dict | cls):
+            return data
+        if isinstance(data, str | Address):
+            return {"address": data}
+        raise ValueError("expected host:port, such as 127.0.0.1:8080, or a mapping with keys such as address, tls")
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -72,7 +76,7 @@ class Clients(Model):
         default="any",
         description="With several of basic, api_keys and client certificates: does any one admit, or are all needed.",
     )
-    open: bool = Field(
+    open: Flag = Field(
         default=False, description="true permits to listen beyond loopback, open to the world, without any credential."
     )
 
@@ -80,8 +84,8 @@ class Clients(Model):
 class Limits(Model):
     """What clients may take up."""
 
-    connections: int = Field(default=10000, ge=1, le=1000000, description="Client connections at one time.")
-    connections_per_address: int = Field(
+    connections: Count = Field(default=10000, ge=1, le=1000000, description="Client connections at one time.")
+    connections_per_address: Count = Field(
         default=1000, ge=1, le=1000000, description="Of them, from one address; an IPv6 /64 counts as one."
     )
     head_time: Annotated[float, Duration(0.1, 3600)] = Field(
@@ -96,7 +100,11 @@ class Limits(Model):
     head_size: Annotated[int, Size(1024, 2**24)] = Field(
         default=65536, description="A request's head, request line included."
     )
-    target_size: Annotated[int, Size(64, 2**20)] = Field(default=16384, description="A request's target.")
+    target_size: Annotated[int, Size(64, 2**20)] = Field(
+        default_factory=lambda before: min(16384, before.get("head_size", 16384)),
+        json_schema_extra={"default": 16384},
+        description="A request's target, which is part of the head: where head_size is less, that is the default.",
+    )
 
 
 class FileStore(Model):
@@ -140,11 +148,11 @@ class Store(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, data: object) -> object:
-        if isinstance(data, str):
-            if data != "memory":
-                raise ValueError("expected memory, {file: {path, key_file}} or {redis: {url_file, key_file, prefix}}")
-            return {}
-        return data
+        if isinstance(data, dict | cls):
+            return data
+        if data != "memory":
+            raise ValueError("expected memory, {file: {path, key_file}} or {redis: {url_file, key_file, prefix}}")
+        return {}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -192,7 +200,7 @@ class Config(Model):
     store: Store = Field(default=Store(), description="Where token pairs outlive the process: memory, or a mapping.")
     shutdown: Shutdown = Field(default=Shutdown(), description="How the gateway ends.")
     log: Log = Field(default=Log(), description="What is written to standard error.")
-    uvloop: bool = Field(default=True, description="Use uvloop's event loop where it is installed.")
+    uvloop: Flag = Field(default=True, description="Use uvloop's event loop where it is installed.")
 
     def __repr__(self) -> str:
         """No content: a repr in a traceback is no place for a site's whole set-up."""

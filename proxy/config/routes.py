@@ -6,7 +6,7 @@ from pydantic import Field
 
 from proxy.config.base import ClientTls, Model
 from proxy.config.forwardproxy import ForwardProxy
-from proxy.config.types import Duration, Size
+from proxy.config.types import Count, Duration, Flag, Size
 from proxy.config.web import AllowRule, BaseUrl, HeaderName, HeaderValue, Label, RoutePath
 
 Status = Annotated[int, Field(ge=300, le=599)]
@@ -49,14 +49,14 @@ class Route(Model):
     path: RoutePath = Field(description="Path prefix. It is also the metrics' `route` label.")
     upstream: BaseUrl = Field(description="Where requests go: scheme, host, port, optional base path.")
     identity: str | None = Field(default=None, description="Name of the identity that signs; null forwards unsigned.")
-    strip_prefix: bool = Field(
+    strip_prefix: Flag = Field(
         default=False, description="Whether `path` is cut off before the upstream sees the target."
     )
     host: Literal["upstream", "preserve"] = Field(
         default="upstream", description="Whose Host the upstream sees: its own, or the client's."
     )
     headers: RouteHeaders = Field(default=RouteHeaders(), description="Changes to the request's header fields.")
-    forwarded: bool = Field(
+    forwarded: Flag = Field(
         default=False,
         description="true: adds X-Forwarded-For, -Proto and -Host as seen here. "
         "A client's own are dropped unless it is a trusted proxy.",
@@ -80,4 +80,4 @@ class Route(Model):
         description="HTTP proxy on the way to the upstream: its URL, `none`, or a mapping. "
         "By default what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say; never for this machine's own addresses.",
     )
-    max_connections: int = Field(default=256, ge=1, le=65535, description="Connections to the upstream at one time.")
+    max_connections: Count = Field(default=256, ge=1, le=65535, description="Connections to the upstream at one time.")

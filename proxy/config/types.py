@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -38,6 +38,24 @@ class OverlayText(str):
     """Text that came by a flag or a variable. A relative path in it starts at the working directory."""
 
     __slots__ = ()
+
+
+def _flag(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+"""true or false; ``no`` and the like as well, which are text here, but no number."""
+Count = Annotated[int, BeforeValidator(_number)]
+Part = Annotated[float, BeforeValidator(_number)]
 
 
 def _measure(value: object, pattern: str, units: dict[str, float] | dict[str, int], expected: str) -> float:

@@ -4,6 +4,7 @@ Whatever passes here can be put on the wire as it is: no CR, LF, NUL, no white s
 """
 
 import re
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -162,6 +163,16 @@ def _label(value: str) -> str:
     return value
 
 
+def _server_name(value: str) -> str:
+    try:
+        ip_address(value)
+    except ValueError:
+        if value.startswith("[") or not _HOST.fullmatch(value):
+            words = "expected a host name such as host.example.com, or an IP address, without a port or brackets"
+            raise ValueError(words) from None
+    return value
+
+
 def _user(value: str) -> str:
     if ":" in value or not re.fullmatch(r"[^\x00-\x1f\x7f]+", value):
         raise ValueError("a user name has no colon and no control characters (RFC 7617)")
@@ -186,4 +197,5 @@ AllowRule = Annotated[
     str, Field(json_schema_extra={"pattern": r"^([A-Z][A-Z-]*|\*) /[^?# ]*$"}), AfterValidator(_allow)
 ]
 Label = Annotated[str, AfterValidator(_label)]
+ServerName = Annotated[str, AfterValidator(_server_name)]
 UserName = Annotated[str, AfterValidator(_user)]

@@ -23,6 +23,9 @@ _ENDS = "\0 \t\r\n\x85\u2028\u2029,[]{}"
 """What ends a key and its colon within brackets."""
 
 
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*+'|\"(?:[^\"\\]|\\.)*+\"|['\"].*", re.DOTALL)
+"""What Python's repr makes of a text; a quote without its other half, to be safe, with all that follows."""
+_TOKEN = re.compile(r"[,:\[\]{}?!>-]|<[a-z]+(?: [a-z]+)*>")
 _QUOTES = "text that begins with one of * & ! % @ ` { [ or holds ': ' or ' #' needs quotes"
 _HINTS = (
     ("mapping values are not allowed", f"is the line indented as those beside it? {_QUOTES}"),
@@ -33,6 +36,7 @@ _HINTS = (
     ("found unknown escape character", "within double quotes a backslash begins an escape; use single quotes"),
     ("found character", _QUOTES),
     ("found undefined alias", _QUOTES),
+    ("expected ',' or", f"a comma is missing, or the closing bracket; {_QUOTES}"),
     ("expected", _QUOTES),
     ("could not determine a constructor", _QUOTES),
     ("a key is not text", _QUOTES),
@@ -140,12 +144,20 @@ def parse_yaml(text: str) -> tuple[dict[str, Any], list[Fault]]:
 def _words(exc: yaml.YAMLError) -> str:
     mark = getattr(exc, "problem_mark", None)
     where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    # What stands between quotes in PyYAML's words may be part of a value, hence of a secret.
-    what = re.sub(r"(['\"]).*\1", "…", str(getattr(exc, "problem", None) or exc), flags=re.DOTALL)
+    what = _QUOTED.sub(_harmless, str(getattr(exc, "problem", None) or exc))
+    begun = getattr(exc, "context_mark", None)
+    if begun is not None and what.startswith("expected ',' or"):
+        what += f", in the bracket that is opened at line {begun.line + 1}, column {begun.column + 1}"
     if mark is not None and mark.buffer is not None and mark.buffer[mark.pointer : mark.pointer + 1] == "\t":
         return f"not valid YAML{where}: a tab stands here; indent and separate with spaces"
     hint = next((hint for begin, hint in _HINTS if what.startswith(begin)), "")
     return f"not valid YAML{where}: {what}{hint and f' ({hint})'}"
+
+
+def _harmless(quoted: re.Match[str]) -> str:
+    """PyYAML quotes marks and its names of tokens, and also what stands there: part of a value, hence of a secret."""
+    inside = quoted[0][1:-1]
+    return quoted[0] if _TOKEN.fullmatch(inside) else "…"
 
 
 def _repeated(node: yaml.Node | None, path: tuple[str | int, ...] = ()) -> list[Fault]:

@@ -37,7 +37,13 @@ PLAIN = "routes: [{path: /, upstream: 'https://h'}]\n"
 
 SHAPE = {
     # what is written: every fault it has
-    "listen: [1]": ["listen: expected a mapping with keys such as address, reuse_port, tls"],
+    **{
+        f"listen: {wrong}": [
+            "listen: expected host:port, such as 127.0.0.1:8080, or a mapping with keys such as address, tls"
+        ]
+        for wrong in ("[1]", "8080", "true")
+    },
+    "store: 5": ["store: expected memory, {file: {path, key_file}} or {redis: {url_file, key_file, prefix}}"],
     "listen: {adress: 'h:1'}": ["listen.adress: unknown key; did you mean address?"],
     "listen: {tls: {cert_file: a}}": ["listen.tls.key_file: is required: PEM file of its private key"],
     "admin: 8080": ["admin: expected host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 (all interfaces) or [::1]:8080"],
@@ -51,7 +57,12 @@ SHAPE = {
     ],
     "limits: {head_time: 2d}": ["limits.head_time: expected between 100ms and 1h"],
     "limits: {head_size: 1GiB}": ["limits.head_size: expected between 1KiB and 16MiB"],
-    "limits: {head_size: 8KiB}": ["limits.target_size: expected at most limits.head_size (8KiB)"],
+    "limits: {head_size: 8KiB}": [],
+    "limits: {head_size: 8KiB, target_size: 9KiB}": ["limits.target_size: expected at most limits.head_size (8KiB)"],
+    "limits: {target_size: 65KiB}": ["limits.target_size: expected at most limits.head_size (64KiB)"],
+    "limits: {connections: true}": ["limits.connections: expected a number, not true or false"],
+    "uvloop: 0": ["uvloop: expected true or false"],
+    "uvloop: 1.0": ["uvloop: expected true or false"],
     "log: {level: warn}": ["log.level: expected one of debug, info, warning, error; did you mean warning?"],
     "log: {access: no}": ["log.access: expected one of all, errors, off"],
     "shutdown: 25s": ["shutdown: expected a mapping with keys such as drain"],
@@ -146,6 +157,14 @@ CREDENTIALS = {
         "headers.Authorization: the token request writes this field itself"
     ],
     f"{USER}, tls: {{verify: 'no'}}": [],
+    f"{USER}, tls: {{verify: 0}}": ["tls.verify: expected true or false"],
+    f"{USER}, refresh: {{jitter: true}}": ["refresh.jitter: expected a number, not true or false"],
+    **{
+        f"{USER}, tls: {{server_name: '{wrong}'}}": ["tls.server_name: expected a host name such as host.example.com"]
+        for wrong in ("http://a b/", "a:443", "[::1]", "a b", "a/")
+    },
+    **{f"{USER}, tls: {{server_name: '{name}'}}": [] for name in ("a", "a_b.example.com", "::1", "10.0.0.1")},
+    f"{USER}, proxy: 3128": ["proxy: expected none, a URL such as http://proxy.example.com:3128, or a mapping"],
     f"{USER}, base_url: 'https://h'": ["base_url: unknown key; known here"],
 }
 
@@ -181,6 +200,7 @@ ROUTES = {
     "host: client": ["host: expected one of upstream, preserve"],
     "timeouts: {connect: 0}": ["timeouts.connect: expected between 10ms and 10m"],
     "tls: {key_file: a}": ["tls.cert_file: is required, as key_file is given"],
+    "max_connections: true": ["max_connections: expected a number, not true or false"],
     "retries: 3": ["retries: unknown key; known here: path, upstream"],
 }
 

@@ -82,6 +82,10 @@ def test_flags_over_environment_over_file_over_defaults(load: Load) -> None:
         ),
         ("SHUTDOWN__DRAIN", "5s", lambda c: c.shutdown.drain, 5.0),
         ("UVLOOP", "false", lambda c: c.uvloop, False),
+        ("LIMITS", '{"connections": 7}', lambda c: c.limits.connections, 7),
+        ("LIMITS__HEAD_SIZE", "8KiB", lambda c: (c.limits.head_size, c.limits.target_size), (8192, 8192)),
+        ("IDENTITIES__MY_IDP__REFRESH__JITTER", "0", lambda c: idp(c).refresh.jitter, 0.0),
+        ("IDENTITIES__MY_IDP__TLS", '{"verify": false}', lambda c: idp(c).tls.verify, False),
     ],
 )
 def test_a_variable_names_its_place(

@@ -143,7 +143,7 @@ def test_credentials_in_a_variable_are_a_secret(tmp_path: Path) -> None:
         ("http://squid:3128/path", "routes.0.proxy", "expected none or the URL of an HTTP proxy"),
         ("http://me:hidden-word@squid:3128", "routes.0.proxy", "does not belong in a URL"),
         ("squid:3128", "routes.0.proxy", "begins with https:// or http://"),
-        (["http://squid"], "routes.0.proxy", "expected a mapping"),
+        (["http://squid"], "routes.0.proxy", "or a mapping with the key url"),
         ({"url": "https://squid"}, "routes.0.proxy.url", "expected none or the URL of an HTTP proxy"),
         ({"username": "me", "password": "hidden-word"}, "routes.0.proxy.url", "where the proxy listens"),
         ({"url": "http://squid", "username": "me"}, "routes.0.proxy.password", "is required with username"),

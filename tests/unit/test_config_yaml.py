@@ -63,7 +63,19 @@ QUOTES = "needs quotes"
         ("a: @secret", "that cannot start any token", True),
         ("a: *secret", "found undefined alias", True),
         ("a: !secret x", "constructor for the tag", True),
-        ("a: {b", "expected", True),
+        (
+            "a: {b",
+            "expected ',' or '}', but got '<stream end>', in the bracket that is opened at line 1, column 4 (a",
+            True,
+        ),
+        (
+            "routes: [{path: /, upstream: http://x}",
+            "expected ',' or ']', but got '<stream end>', in the bracket that is opened at line 1, column 9 (a comma is",
+            True,
+        ),
+        ("a: [1\nsecret: 2\n", "expected ',' or ']', but got ':', in the bracket that is opened at line 1", True),
+        ("a: !se\"c're't x", "expected …, but found …", True),
+        ("a: !s'secret x", "constructor for the tag … (", True),
     ],
 )
 def test_the_advice_is_of_what_is_wrong(tmp_path: Path, text: str, words: str, quotes: bool) -> None:
