@@ -165,6 +165,13 @@ _ALERTS: dict[str, str] = {
     "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "the peer's TLS is too old to be safe (no RFC 5746)",
 }
 
+_PROXY_ERRORS: dict[Reason, str] = {
+    "connect": "connection_refused",
+    "tls": "tls_protocol_error",
+    "timeout": "connection_timeout",
+    "reset": "connection_terminated",
+    "protocol": "destination_unavailable",
+}
 _NO_NAME, _NO_NAME_SERVER = -1, -2  # beside the system's numbers, which are positive
 _DEPTH = 16
 _PRECISE = (ssl.SSLError, socket.gaierror, ConnectionError, TimeoutError, EOFError)
@@ -200,6 +207,17 @@ def reason(exc: BaseException) -> Reason:
             return "connect"
         case _:
             return "protocol"
+
+
+def proxy_error(exc: BaseException) -> str:
+    """RFC 9209 2.3 error type for a failure to connect."""
+    error = _root(exc)
+    if isinstance(error, socket.gaierror):
+        return "dns_error"
+    label, numbers = reason(error), set(_numbers(error)) if isinstance(error, OSError) else set()
+    if label == "connect" and errno.ECONNREFUSED not in numbers:
+        return "destination_ip_unroutable" if numbers and numbers <= {*_UNREACHABLE} else "destination_unavailable"
+    return _PROXY_ERRORS[label]
 
 
 def explain(exc: BaseException) -> str:

@@ -1,18 +1,20 @@
 """One harmless question: a connection of its own and ``HEAD``, which asks for nothing to be done (RFC 9110 9.2.1)."""
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from proxy import tls
 from proxy.config import ForwardProxy
 from proxy.errors import ProxyError
-from proxy.gateway.detour import DetourError, authorization, dialled, tunnel
+from proxy.gateway.detour import DetourError, authorization, reached, tunnel
+from proxy.gateway.dial import DETOUR, HANDSHAKE, PORT, Attempt, dialled
 from proxy.gateway.fields import MessageError, value_of
 from proxy.gateway.http1 import ResponseHead, find_head_end, parse_response
 from proxy.tokens.systems.replies import http_date
@@ -126,18 +128,19 @@ async def head(peer: Peer, target: str, headers: Mapping[str, str]) -> Answer:
 @asynccontextmanager
 async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Raises ProbeError when there is none."""
-    name = peer.name if peer.context else None
+    attempt, name, patience = Attempt(), None, None
     try:
         async with asyncio.timeout(peer.connect):
-            if peer.proxy.url is None:
-                way: dict[str, Any] = {"host": peer.host, "port": peer.port}
-            elif peer.context is None:
-                way = {"sock": await dialled(peer.proxy)}
-            else:
-                way = {"sock": await tunnel(peer.proxy, peer.host, peer.port)}
-            reader, writer = await asyncio.open_connection(**way, ssl=peer.context, server_hostname=name)
+            sock = await _dialled(peer, attempt)
+            if peer.context is not None:
+                attempt.stage, name, patience = HANDSHAKE, peer.name, peer.connect
+            reader, writer = await asyncio.open_connection(
+                sock=sock, ssl=peer.context, server_hostname=name, ssl_handshake_timeout=patience
+            )
     except TimeoutError as exc:
-        raise ProbeError(f"no connection to {peer.address} within {peer.connect:g} s", connected=False) from exc
+        stage = attempt.stage or PORT
+        words = stage.late(peer.address, peer.connect)
+        raise ProbeError(words, connected=False, detour=stage is DETOUR) from exc
     except DetourError as exc:
         raise ProbeError(exc.words, connected=False, detour=True) from exc
     except OSError as exc:
@@ -153,6 +156,14 @@ async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, as
         # Also takes note of how the connection ended, which asyncio else complains about.
         with suppress(OSError):
             await writer.wait_closed()
+
+
+async def _dialled(peer: Peer, attempt: Attempt) -> socket.socket:
+    """To the peer, or to the HTTP proxy that is asked in its place. Raises OSError, DetourError."""
+    if peer.proxy.url is None:
+        return await dialled(peer.host, peer.port, attempt)
+    attempt.stage = DETOUR
+    return await (reached(peer.proxy) if peer.context is None else tunnel(peer.proxy, peer.host, peer.port))
 
 
 async def _final_head(reader: asyncio.StreamReader) -> ResponseHead:

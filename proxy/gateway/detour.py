@@ -8,6 +8,7 @@ from typing import Final
 from proxy import tls
 from proxy.config import ForwardProxy
 from proxy.errors import ProxyError, SecretError
+from proxy.gateway.dial import Attempt, dialled
 from proxy.gateway.fields import MessageError
 from proxy.gateway.http1 import find_head_end, parse_response
 
@@ -35,7 +36,7 @@ async def tunnel(proxy: ForwardProxy, host: str, port: int) -> socket.socket:
     """A connection to ``host:port`` through the proxy, on which nothing has been sent yet. Raises DetourError; how long
     it takes is the caller's business."""
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    sock = await dialled(proxy)
+    sock = await reached(proxy)
     try:
         try:
             request = f"CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n".encode("ascii")
@@ -62,28 +63,14 @@ async def tunnel(proxy: ForwardProxy, host: str, port: int) -> socket.socket:
     return sock
 
 
-async def dialled(proxy: ForwardProxy) -> socket.socket:
-    """A connection to the proxy, at the first of its addresses that takes one. Raises DetourError."""
+async def reached(proxy: ForwardProxy) -> socket.socket:
+    """A connection to the proxy. Raises DetourError; how long it takes is the caller's business."""
     assert proxy.place is not None  # noqa: S101 - only asked where there is one
-    loop = asyncio.get_running_loop()
-    failure: OSError | None = None
     try:
-        for family, kind, protocol, _, place in await loop.getaddrinfo(*proxy.place, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setblocking(False)
-                await loop.sock_connect(sock, place)
-            except BaseException as exc:
-                sock.close()
-                if not isinstance(exc, OSError):
-                    raise
-                failure = exc
-            else:
-                return sock
-    except OSError as exc:  # the name
-        failure = exc
-    words = f"no connection to the HTTP proxy {proxy.place[0]}:{proxy.place[1]}: {tls.explain(failure or OSError())}"
-    raise DetourError(words, "connection_refused") from failure
+        return await dialled(*proxy.place, Attempt())
+    except OSError as exc:
+        words = f"no connection to the HTTP proxy {proxy.place[0]}:{proxy.place[1]}: {tls.explain(exc)}"
+        raise DetourError(words, tls.proxy_error(exc)) from exc
 
 
 async def _status(sock: socket.socket) -> int:

@@ -11,7 +11,8 @@ from typing import Final
 
 from proxy import tls
 from proxy.config import ForwardProxy
-from proxy.gateway.detour import DetourError, dialled, tunnel
+from proxy.gateway.detour import DetourError, reached, tunnel
+from proxy.gateway.dial import DETOUR, HANDSHAKE, Attempt, dialled
 from proxy.gateway.relation import UpstreamError
 from proxy.gateway.sending import SendingBody
 from proxy.gateway.upstream import UpstreamConnection, ended
@@ -19,12 +20,6 @@ from proxy.gateway.waiting import Waiting
 from proxy.metrics import RouteMetrics
 
 _IDLE_SECONDS: Final = 60.0
-_PROXY_ERRORS: Final = {
-    "connect": "connection_refused",
-    "tls": "tls_protocol_error",
-    "timeout": "connection_timeout",
-    "reset": "connection_terminated",
-}
 
 
 class UpstreamPool:
@@ -81,6 +76,7 @@ class UpstreamPool:
 
     async def connect(self, body: SendingBody) -> UpstreamConnection:
         """A connection: a new one, or the first that becomes free. Raises UpstreamError."""
+        attempt = Attempt()
         try:
             async with asyncio.timeout(self._timeout):
                 while not (self._waiting.admits(body) and self._has_room):
@@ -88,22 +84,22 @@ class UpstreamPool:
                     if connection is not None and connection.is_open:
                         return connection
                 self._waiting.grant(body)
-                return await self._open()
+                return await self._open(attempt)
         except TimeoutError as exc:
-            raise self._late(body) from exc
+            raise self._late(body, attempt) from exc
 
-    def _late(self, body: SendingBody) -> UpstreamError:
-        if len(self._connections) >= self._limit:
-            words = f"all {self._limit} connections to the upstream stayed busy for {self._timeout:g} s"
-            return UpstreamError("timeout", "connection_limit_reached", words)
-        if not self._waiting.admits(body):
+    def _late(self, body: SendingBody, attempt: Attempt) -> UpstreamError:
+        if attempt.stage is not None:
+            words = attempt.stage.late(f"the upstream {self.host}:{self.port}", self._timeout)
+            return UpstreamError("timeout", attempt.stage.error, words)
+        if self._has_room and not self._waiting.admits(body):
             words = (
                 f"the {self._waiting.most} connections to the upstream that requests may have whose bodies are still "
                 f"coming stayed busy for {self._timeout:g} s"
             )
-            return UpstreamError("timeout", "connection_limit_reached", words)
-        words = f"the upstream {self.host}:{self.port} did not accept a connection within {self._timeout:g} s"
-        return UpstreamError("timeout", "connection_timeout", words)
+        else:
+            words = f"all {self._limit} connections to the upstream stayed busy for {self._timeout:g} s"
+        return UpstreamError("timeout", "connection_limit_reached", words)
 
     def whole(self, body: SendingBody) -> None:
         """The request's body has come, or it wants no connection any more."""
@@ -126,17 +122,16 @@ class UpstreamPool:
         finally:
             self._waiting.leave(turn)
 
-    async def _open(self) -> UpstreamConnection:
+    async def _open(self, attempt: Attempt) -> UpstreamConnection:
         connection: UpstreamConnection | None = None
         self._opening += 1
         try:
-            connection = await self._reach()
+            connection = await self._reach(attempt)
         except DetourError as exc:
             raise UpstreamError("connect", exc.error, exc.words) from exc
         except (OSError, ssl.SSLError) as exc:
-            reason = tls.reason(exc)
             words = f"no connection to the upstream {self.host}:{self.port}: {tls.explain(exc)}"
-            raise UpstreamError(reason, _PROXY_ERRORS.get(reason, "destination_unavailable"), words) from exc
+            raise UpstreamError(tls.reason(exc), tls.proxy_error(exc), words) from exc
         finally:
             self._opening -= 1
             if connection is None:
@@ -148,19 +143,24 @@ class UpstreamPool:
             raise ended(connection.fate, touched=False)
         return connection
 
-    async def _reach(self) -> UpstreamConnection:
+    async def _reach(self, attempt: Attempt) -> UpstreamConnection:
         """A connection to the upstream, or to the proxy that is asked in its place. Raises OSError, DetourError."""
-        loop = asyncio.get_running_loop()
-        name = (self._server_name or self.host) if self._context is not None else None
         if self._proxy is None:
-            _, connection = await loop.create_connection(
-                lambda: UpstreamConnection(self), self.host, self.port, ssl=self._context, server_hostname=name
-            )
-            return connection
-        through = self._context is not None
-        sock = await (tunnel(self._proxy, self.host, self.port) if through else dialled(self._proxy))
-        _, connection = await loop.create_connection(
-            lambda: UpstreamConnection(self), sock=sock, ssl=self._context, server_hostname=name
+            sock = await dialled(self.host, self.port, attempt)
+        else:
+            attempt.stage = DETOUR
+            through = self._context is not None
+            sock = await (tunnel(self._proxy, self.host, self.port) if through else reached(self._proxy))
+        name = patience = None
+        if self._context is not None:
+            attempt.stage = HANDSHAKE
+            name, patience = self._server_name or self.host, self._timeout
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: UpstreamConnection(self),
+            sock=sock,
+            ssl=self._context,
+            server_hostname=name,
+            ssl_handshake_timeout=patience,  # the loop's own would be a minute, whatever ``connect`` is
         )
         return connection
 

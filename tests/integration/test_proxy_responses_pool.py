@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +20,27 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 NARROW = b"GET /narrow HTTP/1.1\r\nHost: gw\r\n\r\n"
 
 
+@pytest.fixture(scope="module")
+def mute() -> Iterator[str]:
+    """Where the kernel takes connections, and nobody ever says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relay]:
+async def here(tmp_path_factory: pytest.TempPathFactory, mute: str) -> AsyncIterator[Relay]:
     routes: list[dict[str, Any]] = [
         {"path": "/narrow", "max_connections": 2, "timeouts": {"connect": "700ms", "response": "5s", "idle": "5s"}},
         {"path": "/refusing", "upstream": f"http://127.0.0.1:{closed_port()}", "max_connections": 1},
         # RFC 5737: an address for documentation, which nobody has.
         {"path": "/nowhere", "upstream": "http://192.0.2.1:9", "timeouts": {"connect": "300ms"}},
+        {"path": "/mute", "upstream": f"https://{mute}", "timeouts": {"connect": "300ms"}},
+        {
+            "path": "/detour",
+            "upstream": "https://up.example",
+            "proxy": f"http://{mute}",
+            "timeouts": {"connect": "300ms"},
+        },
         {"path": "/unnamed", "upstream": "http://nobody.invalid", "timeouts": {"connect": "3s"}},
     ]
     async with relay(tmp_path_factory.mktemp("gateway"), routes) as running:
@@ -264,4 +279,20 @@ async def test_an_upstream_without_an_address_is_502(here: Relay) -> None:
     found = await ask(here.gateway.url, request(b"GET", path=b"/unnamed"))
     assert found.status == 502
     assert problem(found)["type"] == "urn:opentv-proxy:problem:upstream"
+    assert found.values(b"proxy-status") == [b"opentv-proxy; error=dns_error"]
     assert await here.errors("connect", "/unnamed") == 1
+
+
+LATE = {
+    "/mute": "the upstream {} accepted the connection, but did not finish the TLS handshake within 0.3 s; "
+    "is the URL meant to begin with http://?",
+    "/detour": "the upstream up.example:443 was not reached by the HTTP proxy within 0.3 s",
+}
+
+
+@pytest.mark.parametrize("path", LATE)
+async def test_who_accepts_a_connection_and_stays_silent_is_504_and_named(here: Relay, path: str, mute: str) -> None:
+    found = await ask(here.gateway.url, request(b"GET", path=path.encode()))
+    assert (found.status, problem(found)["detail"]) == (504, LATE[path].format(mute))
+    assert found.values(b"proxy-status") == [b"opentv-proxy; error=connection_timeout"]
+    assert await here.errors("timeout", path) == 1

@@ -3,11 +3,13 @@
 import io
 import json
 import socket
+import ssl
 
 import pytest
 
-from proxy.checks.finding import Finding, ago, duration
-from proxy.checks.probe import Peer, ProbeError, head
+from proxy.checks.closer import unreachable
+from proxy.checks.finding import Finding, Where, ago, duration
+from proxy.checks.probe import Peer, ProbeError, greeting, head
 from proxy.checks.report import Report
 from tests.e2e import test_keycloak_check
 from tests.integration import test_check_store, test_check_table
@@ -137,6 +139,18 @@ async def test_an_upstream_that_says_nothing_is_waited_for_only_so_long() -> Non
         port = silent.getsockname()[1]
         with pytest.raises(ProbeError, match=r"no answer came within 0\.05 s"):
             await head(Peer(f"http://127.0.0.1:{port}", None, None, 1.0, answer=0.05), "/", {})
+
+
+async def test_a_peer_that_hangs_in_the_tls_handshake_is_not_one_that_takes_no_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        peer = Peer(f"https://127.0.0.1:{mute.getsockname()[1]}", ssl.create_default_context(), None, 0.05)
+        with pytest.raises(ProbeError) as caught:
+            await greeting(peer)
+        found = await unreachable(caught.value, peer, Where("route /", "routes.0", "upstream"), {})
+    assert (
+        found.finding == f"{peer.address} accepted the connection, but did not finish the TLS handshake within 0.05 s"
+    )
+    assert found.advice == "write http:// in routes.0.upstream, or name the port that speaks TLS"
 
 
 def test_every_situation_that_is_documented_is_a_test_and_the_other_way_round() -> None:

@@ -20,7 +20,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DECISIONS: Final = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
 ERRORS: Final = (ROOT / "docs/errors.md").read_text()
-GATEWAY: Final = [ast.parse(file.read_text()) for file in sorted((ROOT / "proxy/gateway").rglob("*.py"))]
+ANSWERING: Final = [ROOT / "proxy/tls.py", *sorted((ROOT / "proxy/gateway").rglob("*.py"))]
+GATEWAY: Final = [ast.parse(file.read_text()) for file in ANSWERING]
 CODE: Final = [
     ast.parse(file.read_text()) for file in sorted((ROOT / "proxy").rglob("*.py")) if "sandbox" not in file.parts
 ]

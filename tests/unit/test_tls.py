@@ -469,35 +469,41 @@ MANY = (
 
 
 @pytest.mark.parametrize(
-    ("error", "reason", "words"),
+    ("error", "reason", "proxy_error", "words"),
     [
-        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connect", "nothing listens"),
-        (OSError(MANY.format(111)), "connect", "nothing listens"),
-        (OSError(MANY.format(101)), "connect", "no route"),
-        (socket.gaierror(socket.EAI_NONAME, "x"), "connect", "not known"),
-        (socket.gaierror(socket.EAI_AGAIN, "x"), "connect", "name server does not answer"),
-        (OSError(errno.EHOSTUNREACH, "x"), "connect", "no route"),
-        (OSError(errno.ENETUNREACH, "x"), "connect", "no route"),
-        (OSError(errno.EMFILE, "x"), "connect", "ulimit"),
-        (OSError(errno.EINVAL, "x"), "connect", os.strerror(errno.EINVAL)),
-        (OSError("\xff\xfe"), "connect", "the connection failed"),
-        (TimeoutError(), "timeout", "no answer came in time"),
-        (TimeoutError(errno.ETIMEDOUT, "x"), "timeout", "no answer came in time"),
-        (ConnectionAbortedError("SSL handshake is taking longer"), "timeout", "handshake was not finished in time"),
-        (ConnectionResetError(errno.ECONNRESET, "x"), "reset", "broke the connection off"),
-        (BrokenPipeError(errno.EPIPE, "x"), "reset", "broke the connection off"),
-        (asyncio.IncompleteReadError(b"secret", 9), "reset", "broke the connection off"),
-        (ssl.SSLEOFError(8, "x"), "reset", "without ending TLS"),
-        (ssl.SSLError(1, "x"), "tls", "TLS failed (no reason given)"),
-        (ValueError("secret"), "protocol", "the exchange failed"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "connect", "connection_refused", "nothing listens"),
+        (OSError(MANY.format(111)), "connect", "connection_refused", "nothing listens"),
+        (OSError(MANY.format(101)), "connect", "connection_refused", "no route"),
+        (OSError(MANY.format(101).replace("111", "113")), "connect", "destination_ip_unroutable", "no route"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), "connect", "dns_error", "not known"),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), "connect", "dns_error", "name server does not answer"),
+        (OSError(errno.EHOSTUNREACH, "x"), "connect", "destination_ip_unroutable", "no route"),
+        (OSError(errno.ENETUNREACH, "x"), "connect", "destination_ip_unroutable", "no route"),
+        (OSError(errno.EMFILE, "x"), "connect", "destination_unavailable", "ulimit"),
+        (OSError(errno.EINVAL, "x"), "connect", "destination_unavailable", os.strerror(errno.EINVAL)),
+        (OSError("\xff\xfe"), "connect", "destination_unavailable", "the connection failed"),
+        (TimeoutError(), "timeout", "connection_timeout", "no answer came in time"),
+        (TimeoutError(errno.ETIMEDOUT, "x"), "timeout", "connection_timeout", "no answer came in time"),
+        (
+            ConnectionAbortedError("SSL handshake is taking longer"),
+            "timeout",
+            "connection_timeout",
+            "handshake was not finished in time",
+        ),
+        (ConnectionResetError(errno.ECONNRESET, "x"), "reset", "connection_terminated", "broke the connection off"),
+        (BrokenPipeError(errno.EPIPE, "x"), "reset", "connection_terminated", "broke the connection off"),
+        (asyncio.IncompleteReadError(b"secret", 9), "reset", "connection_terminated", "broke the connection off"),
+        (ssl.SSLEOFError(8, "x"), "reset", "connection_terminated", "without ending TLS"),
+        (ssl.SSLError(1, "x"), "tls", "tls_protocol_error", "TLS failed (no reason given)"),
+        (ValueError("secret"), "protocol", "destination_unavailable", "the exchange failed"),
     ],
 )
 def test_every_failure_has_a_reason_and_words_also_inside_a_librarys_error(
-    error: Exception, reason: str, words: str
+    error: Exception, reason: str, proxy_error: str, words: str
 ) -> None:
     wrapped = [aiohttp_wraps(error)] if isinstance(error, OSError) else []
     for found in (error, *wrapped):
-        assert tls.reason(found) == reason
+        assert (tls.reason(found), tls.proxy_error(found)) == (reason, proxy_error)
         assert words in tls.explain(found)
         assert "secret" not in tls.explain(found)
 
