@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy import __version__
-from proxy.errors import ConfigError, ProxyError
+from proxy.errors import ConfigError, Fault, ProxyError
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
     health = _command(commands, "healthcheck", "exit 0 when the running gateway is ready", _healthcheck)
     _config_option(health)
-    health.add_argument("--admin", metavar="HOST:PORT", help="instead of the configuration's")
+    health.add_argument("--admin", metavar="HOST:PORT", help="instead of a configuration's, which is not read")
     return parser
 
 
@@ -286,7 +286,14 @@ def _store(options: argparse.Namespace) -> int:
 
 def _healthcheck(options: argparse.Namespace) -> int:
     from proxy.config import load_config
+    from proxy.config.types import parse_address
     from proxy.healthcheck import healthcheck
 
-    admin = load_config(options.config, os.environ, _flags(options), read_secrets=False).config.admin
+    if options.admin is None:
+        admin = load_config(options.config, os.environ, {}, read_secrets=False).config.admin
+    else:  # all there is to know: no configuration needs to be here
+        try:
+            admin = parse_address(options.admin)
+        except ValueError as error:
+            raise ConfigError([Fault("admin", f"{error} (set by --admin)")]) from None
     return healthcheck(admin.host, admin.port)

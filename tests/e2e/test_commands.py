@@ -213,6 +213,18 @@ async def test_every_fault_of_a_configuration_is_listed_with_its_path(tmp_path: 
             assert re.search(fault, said), (fault, said)
 
 
+async def test_an_empty_secret_is_the_same_fault_for_each_command(tmp_path: Path) -> None:
+    config = tree("https://idp.example.com/token", "https://op.example.com")
+    config["identities"]["opentv"]["password"] = ""
+    config["clients"] = {"basic": {"crm": {"password": ""}}, "api_keys": {"keys_file": "keys"}}
+    (tmp_path / "keys").write_text("# nobody\n")
+    file = written(config, tmp_path)
+    places = ["clients.api_keys.keys_file", "clients.basic.crm.password", "identities.opentv.password"]
+    for ended in await asyncio.gather(*(command(*name, "-c", file) for name in (["run"], ["check"], ["config"]))):
+        said = ended.out + ended.err
+        assert (ended.code, sorted(re.findall(r"(\S+): (?:is empty|the keys file)", said))) == (2, places), said
+
+
 @pytest.mark.parametrize("name", ["config", "healthcheck"])
 async def test_commands_that_need_no_secret_do_not_read_any(name: str, tmp_path: Path) -> None:
     config = tree("https://idp.example.com/token", "https://op.example.com", password_file="missing")
@@ -422,11 +434,13 @@ async def test_healthcheck_says_whether_the_running_gateway_is_ready(tmp_path: P
             assert status == 200
             ready = await asyncio.gather(
                 command("healthcheck", "-c", written(config | {"admin": f"127.0.0.1:{port}"}, tmp_path)),
-                command("healthcheck", "-c", gateway.config_file, "--admin", f"0.0.0.0:{port}"),
+                command("healthcheck", "--admin", f"0.0.0.0:{port}", env={"OPENTV_PROXY_CONFIG": "/nowhere"}),
                 command("healthcheck", "-c", gateway.config_file, env={"OPENTV_PROXY__ADMIN": f"localhost:{port}"}),
             )
         gone = await command("healthcheck", "-c", gateway.config_file, "--admin", f"127.0.0.1:{port}")
         unknown = await command("healthcheck", "-c", written(config, tmp_path))
+        wrong = await command("healthcheck", "--admin", "7071")
+    assert (wrong.code, wrong.err.partition(", such as")[0]) == (2, "opentv-proxy: admin: expected host:port")
     assert set(ready) == {Ended(0, "", "")}
     assert gone.code == unknown.code == 1
     assert f"127.0.0.1:{port} does not answer: Connection refused" in gone.err
