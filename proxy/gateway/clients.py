@@ -50,16 +50,16 @@ class Verdict:
         client: str,
         consumed: frozenset[bytes],
         trusted: bool,
-        repeated: str = "",
         *,
         tried: bool = False,
+        repeated: str = "",
     ) -> None:
         self.reason: Literal["address", "credential"] | None = reason
         self.client = client
         self.consumed = consumed
-        self.repeated = repeated
         self.trusted = trusted
         self.tried = tried
+        self.repeated = repeated
 
     def __repr__(self) -> str:
         return f"<Verdict {self.reason or 'admitted'} {self.client}>"

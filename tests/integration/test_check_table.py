@@ -25,6 +25,7 @@ from tests.support.arrangements import (
     clock,
     fault,
     identity,
+    mute_upstream,
     mutual,
     only_get,
     realm,
@@ -216,6 +217,7 @@ UPSTREAMS: dict[str, Row] = {
     "`https://`, and no TLS there": Row(
         lambda site: site.route.update(upstream=site.sandbox.url.replace("http", "https")), (1, 1, 1)
     ),
+    "`https://`, and silence there": Row(mute_upstream, (1, 1, 1)),
     "`http://`, and TLS there": Row(upstream_by_tls("localhost", scheme="http"), (1, 1, 1)),
     "its authority is private": Row(upstream_by_tls("localhost", trust=False), (1, 1, 1)),
     "its certificate is for another name": Row(upstream_by_tls("api.internal"), (1, 1, 1)),

@@ -1,6 +1,7 @@
 """How a site is set up wrongly: what is arranged at its platform, its identity and its route before ``check`` runs."""
 
 import json
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -209,6 +210,12 @@ def upstream(answer: bytes | Answer) -> Arrange:
         site.route |= {"upstream": f"http://127.0.0.1:{await site.serve(answer)}"}
 
     return arrange
+
+
+def mute_upstream(site: Site) -> None:
+    """The kernel takes connections there, and nobody says a word."""
+    listener = site.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    site.route |= {"upstream": f"https://127.0.0.1:{listener.getsockname()[1]}", "timeouts": {"connect": 0.5}}
 
 
 def route(**changes: Any) -> Arrange:
