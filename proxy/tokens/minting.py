@@ -86,11 +86,10 @@ class Minting:
         pair = life.pair
         if pair is None or grant.access != pair.access or trigger in _ANYTHING:
             return grant
-        if trigger == "rejected":
+        if trigger == "rejected" and life.alive(now):
             if waits:
                 raise TokenError("timeout", f"the platform refused the token in {self._local.place}")
-            if life.alive(now):
-                return grant
+            return grant
         if pair.expires - pair.obtained.mono < float("inf"):
             raise TokenError("timeout", f"the token in {self._local.place} nears its end, and no other came")
         return grant

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,10 +175,11 @@ async def test_a_token_file_that_is_missing_is_waited_for_and_a_rejected_one_unt
         here.config["identities"] = {"other": here.config["identities"]["other"] | {"timeout": 2}}
         async with running_gateway(here.config, tmp_path) as gateway:
             async with aiohttp.ClientSession() as http:
+                async with http.get(f"{gateway.admin_url}/readyz?verbose") as reply:
+                    assert reply.status == 503
+                    assert f"{token} does not exist" in await reply.text()
                 async with http.get(gateway.url + "/other/x") as reply:
                     problem = await reply.json(content_type=None)
-                async with http.get(f"{gateway.admin_url}/readyz") as reply:
-                    assert reply.status == 503
             assert (reply.status, problem["status"]) == (503, 503)
             assert f"{token} does not exist" in problem["detail"]
             first = await here.renew_token()
@@ -192,6 +194,26 @@ async def test_a_token_file_that_is_missing_is_waited_for_and_a_rejected_one_unt
             assert not waiting.done()
             assert await here.renew_token() != first
             assert await waiting == 200
+
+
+async def test_a_token_file_that_a_rejection_leaves_as_it_is_costs_one_request_a_wait_and_is_no_failure(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path) as here:
+        here.config["routes"] = here.config["routes"][-1:]
+        here.config["identities"] = {"other": here.config["identities"]["other"] | {"timeout": 2}}
+        async with running_gateway(here.config, tmp_path) as gateway:
+            assert await ask(gateway, "other") == 200
+            here.sandbox.state.revoke_access_tokens()
+            took = []
+            for _ in range(4):
+                began = time.monotonic()
+                assert await ask(gateway, "other") == 403
+                took.append(time.monotonic() - began)
+            assert took[0] > 1.2 > max(took[1:])
+            shown = (await status(gateway))["other"]
+            assert (shown["state"], shown["consecutive_failures"]) == ("fresh", 0)
+            assert [line for line in gateway.records if line["level"] == "warning"] == []
 
 
 @pytest.mark.parametrize("name", SIX)

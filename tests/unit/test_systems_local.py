@@ -116,7 +116,7 @@ WHOLE = jwt(iat=NOW, exp=NOW + 300)
         (None, "does not exist"),
         ("", "is empty"),
         ("\n", "is empty"),
-        (" \n", "holds no token"),
+        (" \n", "is empty"),
         ("two words", "holds no token"),
         ("two\nlines", "holds no token"),
         ("tokén", "holds no token"),
