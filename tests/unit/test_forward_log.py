@@ -236,6 +236,22 @@ async def test_an_own_answer_is_none_that_was_broken_off() -> None:
         assert (numbers.broken_off, numbers.upstream_errors["reset"]) == (0, 1)
 
 
+async def test_lines_for_people_say_why_too() -> None:
+    stream = io.StringIO()
+    with InMemory(access_log=AccessLog(stream, "errors", "console", later=lambda _: None)) as there:
+        for first in (b"junk\r\n\r\n", HALF):
+            client = there.dial()
+            client.receive(GET)
+            there.upstreams[-1].receive(first)
+            there.upstreams[-1].finish()
+        there.gateway.access_log.flush()
+    own, broken = stream.getvalue().splitlines()
+    assert own.endswith(" http_protocol_error: the upstream broke the protocol: the status line is malformed")
+    words = " broken off, http_response_incomplete: the upstream closed the connection before its answer was complete"
+    assert broken.endswith(words)
+    assert " 200 GET /a " in broken
+
+
 @pytest.mark.parametrize("status", [b"200", b"404", b"502"])
 async def test_the_line_of_an_upstreams_answer_gives_no_reason(status: bytes) -> None:
     here = scene()
