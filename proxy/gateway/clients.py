@@ -110,7 +110,8 @@ class Clients:
                 passwords[user] = self._passwords.get(user, _NOBODY)
         if self._keys_source is not None:
             try:
-                self._keys = tuple(_digest(key.encode()) for key in self._keys_source.keys())
+                keys = self._keys_source.keys()
+                self._keys = tuple(_digest(key.encode()) for key in keys)
                 if not self._keys:
                     faults.append(f"the keys file {self._keys_source.path} holds no key: no client is admitted by one")
             except SecretError as error:
