@@ -167,6 +167,17 @@ async def test_a_rejected_token_is_made_good_though_the_refresh_goes_wrong(
             assert len(made) <= 3
 
 
+async def test_an_ags_that_forgot_session_and_device_costs_the_client_nothing(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        here.config["identities"] = {"ags": here.config["identities"]["ags"]}
+        here.config["routes"] = [route for route in here.config["routes"] if route["identity"] == "ags"]
+        async with running_gateway(here.config, tmp_path) as gateway:
+            assert await ask(gateway, "ags") == 200
+            here.sandbox.state.reset()
+            assert await ask(gateway, "ags") == 200
+            assert [call.grant for call in here.sandbox.state.token_calls] == ["refresh", "signOn", "signOn"]
+
+
 async def test_a_token_file_that_is_missing_is_waited_for_and_a_rejected_one_until_it_changes(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         token = here.folder / "token"
