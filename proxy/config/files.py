@@ -29,12 +29,11 @@ class NamedFile(NamedTuple):
                 with self.path.open("rb") as file:
                     return "" if file.read(1) else f"the file {self.path} is empty"
             secret = SecretValue(path=self.path)
-            if self.key == "keys_file":
-                return "" if secret.keys() else f"the keys file {self.path} holds no key: no client is admitted by one"
+            secret.read()
+            if self.key == "keys_file" and not secret.keys():
+                return f"the keys file {self.path} holds no key: no client is admitted by one"
             if self.key == "key_file":
                 read_keys(self.path)
-            else:
-                secret.read()
         except SecretError as exc:
             return str(exc)
         except FileNotFoundError:
