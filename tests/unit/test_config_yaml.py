@@ -70,7 +70,7 @@ QUOTES = "needs quotes"
         ),
         (
             "routes: [{path: /, upstream: http://x}",
-            "expected ',' or ']', but got '<stream end>', in the bracket that is opened at line 1, column 9 (a comma is",
+            "expected ',' or ']', but got '<stream end>', in the bracket that is opened at line 1, column 9 (a",
             True,
         ),
         ("a: [1\nsecret: 2\n", "expected ',' or ']', but got ':', in the bracket that is opened at line 1", True),
