@@ -1,7 +1,6 @@
 """One harmless question: a connection of its own and ``HEAD``, which asks for nothing to be done (RFC 9110 9.2.1)."""
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -13,8 +12,8 @@ from urllib.parse import urlsplit
 from proxy import tls
 from proxy.config import ForwardProxy
 from proxy.errors import ProxyError
-from proxy.gateway.detour import DetourError, authorization, reached, tunnel
-from proxy.gateway.dial import DETOUR, HANDSHAKE, PORT, Attempt, dialled
+from proxy.gateway.detour import DetourError, authorization, way
+from proxy.gateway.dial import DETOUR, HANDSHAKE, PORT, Attempt
 from proxy.gateway.fields import MessageError, value_of
 from proxy.gateway.http1 import ResponseHead, find_head_end, parse_response
 from proxy.tokens.systems.replies import http_date
@@ -131,7 +130,7 @@ async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, as
     attempt, name, patience = Attempt(), None, None
     try:
         async with asyncio.timeout(peer.connect):
-            sock = await _dialled(peer, attempt)
+            sock = await way(peer.proxy, peer.host, peer.port, attempt, secure=peer.context is not None)
             if peer.context is not None:
                 attempt.stage, name, patience = HANDSHAKE, peer.name, peer.connect
             reader, writer = await asyncio.open_connection(
@@ -156,14 +155,6 @@ async def connection(peer: Peer) -> AsyncIterator[tuple[asyncio.StreamReader, as
         # Also takes note of how the connection ended, which asyncio else complains about.
         with suppress(OSError):
             await writer.wait_closed()
-
-
-async def _dialled(peer: Peer, attempt: Attempt) -> socket.socket:
-    """To the peer, or to the HTTP proxy that is asked in its place. Raises OSError, DetourError."""
-    if peer.proxy.url is None:
-        return await dialled(peer.host, peer.port, attempt)
-    attempt.stage = DETOUR
-    return await (reached(peer.proxy) if peer.context is None else tunnel(peer.proxy, peer.host, peer.port))
 
 
 async def _final_head(reader: asyncio.StreamReader) -> ResponseHead:

@@ -8,6 +8,7 @@ from typing import Any
 
 from proxy.config import schema
 from proxy.config.faults import nearest
+from proxy.config.web import fold
 from proxy.errors import Fault
 
 _Section = dict[str, Any]
@@ -176,8 +177,7 @@ def _injected(path: str, route: _Section, identity: _Section) -> Iterator[Fault]
     for group in ("set", "remove"):
         names = headers.get(group)
         for name in names if isinstance(names, dict | list) else ():
-            # `_` reads as `-` behind some servers (CGI), hence the same field.
-            if str(name).lower().replace("_", "-") == header.lower().replace("_", "-"):
+            if fold(str(name)) == fold(header):
                 where = f"{path}.headers.set.{name}" if group == "set" else f"{path}.headers.remove"
                 yield Fault(where, f"the identity's token goes into {header}: it cannot be configured here")
 
@@ -204,7 +204,7 @@ def _headers(tree: _Section) -> Iterator[Fault]:
     for index, route in sections(tree.get("routes")):
         names = [str(name) for name in section(section(route.get("headers")).get("set"))]
         for name in names:
-            folded = name.lower().replace("_", "-")
+            folded = fold(name)
             if folded == "x-correlation-id" or (route.get("forwarded") is True and folded in _FORWARDED):
                 also = "" if folded == "x-correlation-id" else " with forwarded: true"
                 yield Fault(f"routes.{index}.headers.set.{name}", f"the gateway writes this field itself{also}")

@@ -59,9 +59,13 @@ def _own_header(value: str) -> str:
     return value
 
 
+def fold(name: str) -> str:
+    """The name under which look-alikes fall together: `_` reads as `-` behind some servers (CGI)."""
+    return name.lower().replace("_", "-")
+
+
 def _credential_header(value: str) -> str:
-    # `_` reads as `-` behind some servers (CGI), hence the same field.
-    if value.lower().replace("_", "-") in NO_CREDENTIAL:
+    if fold(value) in NO_CREDENTIAL:
         raise ValueError("the gateway uses this field itself, and shows what is in it to others: no credential's place")
     return value
 

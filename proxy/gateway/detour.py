@@ -8,7 +8,7 @@ from typing import Final
 from proxy import tls
 from proxy.config import ForwardProxy
 from proxy.errors import ProxyError, SecretError
-from proxy.gateway.dial import Attempt, dialled
+from proxy.gateway.dial import DETOUR, Attempt, dialled
 from proxy.gateway.fields import MessageError
 from proxy.gateway.http1 import find_head_end, parse_response
 
@@ -30,6 +30,16 @@ def authorization(proxy: ForwardProxy) -> bytes:
     if credentials is None:
         return b""
     return b"Proxy-Authorization: Basic %b\r\n" % b64encode(":".join(credentials).encode())
+
+
+async def way(proxy: ForwardProxy | None, host: str, port: int, attempt: Attempt, *, secure: bool) -> socket.socket:
+    """A connection to ``host:port``, or to the HTTP proxy that is asked in its place, on which nothing of the exchange
+    has been sent yet. secure: TLS follows, for which a proxy opens a tunnel. Raises OSError, DetourError; how long it
+    takes is the caller's business."""
+    if proxy is None or proxy.url is None:
+        return await dialled(host, port, attempt)
+    attempt.stage = DETOUR
+    return await (tunnel(proxy, host, port) if secure else reached(proxy))
 
 
 async def tunnel(proxy: ForwardProxy, host: str, port: int) -> socket.socket:

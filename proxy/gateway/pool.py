@@ -11,8 +11,8 @@ from typing import Final
 
 from proxy import tls
 from proxy.config import ForwardProxy
-from proxy.gateway.detour import DetourError, reached, tunnel
-from proxy.gateway.dial import DETOUR, HANDSHAKE, Attempt, dialled
+from proxy.gateway.detour import DetourError, way
+from proxy.gateway.dial import HANDSHAKE, Attempt
 from proxy.gateway.relation import UpstreamError
 from proxy.gateway.sending import SendingBody
 from proxy.gateway.upstream import UpstreamConnection, ended
@@ -145,12 +145,7 @@ class UpstreamPool:
 
     async def _reach(self, attempt: Attempt) -> UpstreamConnection:
         """A connection to the upstream, or to the proxy that is asked in its place. Raises OSError, DetourError."""
-        if self._proxy is None:
-            sock = await dialled(self.host, self.port, attempt)
-        else:
-            attempt.stage = DETOUR
-            through = self._context is not None
-            sock = await (tunnel(self._proxy, self.host, self.port) if through else reached(self._proxy))
+        sock = await way(self._proxy, self.host, self.port, attempt, secure=self._context is not None)
         name = patience = None
         if self._context is not None:
             attempt.stage = HANDSHAKE

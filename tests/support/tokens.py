@@ -16,12 +16,20 @@ from proxy.metrics import Metrics
 from proxy.tokens.factory import build_keeper
 from proxy.tokens.keeper import Keeper
 from proxy.tokens.pair import Moment
+from proxy.tokens.source import Credential
 from proxy.tokens.stores.base import Store
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.tokens.systems.base import Reply, TokenRequest
 
 TOKEN_URL = "https://idp.example.com/keycloak/auth/realms/nagra/protocol/openid-connect/token"
 START = 1_700_000_000.0
+
+
+def held(keeper: Keeper) -> Credential:
+    """The credential in use; there must be one."""
+    credential = keeper.current()
+    assert credential is not None
+    return credential
 
 
 async def settle() -> None:

@@ -8,13 +8,7 @@ import pytest
 from proxy.errors import TokenError
 from proxy.tokens.keeper import Keeper
 from proxy.tokens.source import Credential
-from tests.support.tokens import Wing, refused, settle
-
-
-def held(keeper: Keeper) -> Credential:
-    credential = keeper.current()
-    assert credential is not None
-    return credential
+from tests.support.tokens import Wing, held, refused, settle
 
 
 async def renewed(wing: Wing, keeper: Keeper, credential: Credential) -> Credential | None:

@@ -24,7 +24,7 @@ from proxy.tokens.keeper import Keeper
 from proxy.tokens.source import Credential
 from proxy.tokens.stores.memory import MemoryStore
 from proxy.tokens.systems.base import Reply, TokenRequest
-from tests.support.tokens import TOKEN_URL, FakeClock, Journal, Wing, jwt, replied, settle
+from tests.support.tokens import TOKEN_URL, FakeClock, Journal, Wing, held, jwt, replied, settle
 
 LOST = TokenError("network", "the connection broke", lost=True)
 PARTS = [{"name": "username", "value": "dave"}, {"name": "password", "value": "d4ve"}]
@@ -308,9 +308,7 @@ async def test_a_rejected_token_waits_for_its_file_to_change_at_most_the_timeout
 async def refused(keeper: Keeper, clock: FakeClock) -> float:
     """Seconds that a request waits whose token the platform refuses, and that gets no other."""
     began = clock.mono()
-    credential = keeper.current()
-    assert credential is not None
-    outcome = keeper.rejected(credential)
+    outcome = keeper.rejected(held(keeper))
     if outcome is not None:
         assert not isinstance(outcome, Credential)
         waiting = asyncio.ensure_future(outcome)
@@ -341,9 +339,7 @@ async def test_a_rejection_that_the_file_does_not_cure_is_no_failure_and_is_wait
     file.write_text("opaque-2")
     keeper.credentials_changed()
     await clock.advance(0.1)
-    credential = keeper.current()
-    assert credential is not None
-    assert b"opaque-2" in credential.line
+    assert b"opaque-2" in held(keeper).line
 
 
 async def test_why_a_token_file_cannot_be_used_is_told_from_the_first_look_on(
@@ -365,8 +361,7 @@ async def test_a_changed_file_is_taken_up_though_the_old_token_works(start: Star
     file.write_text("opaque-2")
     keeper.credentials_changed()
     await clock.advance(0.1)
-    credential = keeper.current()
-    assert credential is not None
+    credential = held(keeper)
     assert b"opaque-2" in credential.line
     file.write_text("")
     keeper.credentials_changed()
