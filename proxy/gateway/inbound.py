@@ -141,14 +141,14 @@ class Inbound(ClientEnd):
         if not data or data == b"\r":  # still idle, however many of them come
             self._buffer, self._seen = data, 0
             return
-        if not seen:
-            denied = self.verdict == "denied"
-            self.deadline = self.gateway.clock() + (_DENIED_SECONDS if denied else limits.head_time)
         try:
             end = data.find(HEAD_END) if not seen else -1
             if not 0 <= end <= limits.head_size:
                 end = find_head_end(data, seen, limits.head_size, limits.target_size)
             if end < 0:
+                if not seen:
+                    denied = self.verdict == "denied"
+                    self.deadline = self.gateway.clock() + (_DENIED_SECONDS if denied else limits.head_time)
                 self._buffer, self._seen = data, len(data)
                 self.resume_reading()
                 return

@@ -168,16 +168,18 @@ class Outgoing:
         data = self._head_bytes + (b"\r\n" if credential is None else credential.line + b"\r\n")
         body = self.body.first() if self.body is not NO_BODY else b""
         self.sent_at = self._clock()
-        self.watch()
+        self._watch_from(self.sent_at)
         if self._inbound.reading_paused:
             self._inbound.resume_reading()
         connection.begin(self._sender, data + body if body else data)
 
     def watch(self) -> None:
         """Set the deadline for the answer."""
-        gateway = self._inbound.gateway
-        self._inbound.deadline = gateway.clock() + (
-            self.route.response_timeout if self.awaits_upstream else gateway.limits.body_idle
+        self._watch_from(self._clock())
+
+    def _watch_from(self, now: float) -> None:
+        self._inbound.deadline = now + (
+            self.route.response_timeout if self.awaits_upstream else self._inbound.gateway.limits.body_idle
         )
 
     @property
